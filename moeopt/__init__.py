@@ -1,0 +1,84 @@
+"""Placement of Mixture-of-Experts experts on GPUs: exact models, certificates, heuristics measured against optima."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from moeopt.api import export, read_placement, solve, verify
+    from moeopt.certificate import Certificate
+    from moeopt.characteristics import profile
+    from moeopt.cluster import Cluster
+    from moeopt.comparison import compare, evaluate
+    from moeopt.control import null
+    from moeopt.dispatch import Plan
+    from moeopt.generator import PRESETS, Generator
+    from moeopt.method import Heuristic, Method
+    from moeopt.placement import Placement
+    from moeopt.problem import Problem
+    from moeopt.recording import read_trace, write_trace
+    from moeopt.result import Result
+    from moeopt.samples import sample
+    from moeopt.stop import Stop
+    from moeopt.trace import Trace
+    from moeopt.workload import Workload
+
+_HOME = {
+    "api": ("export", "read_placement", "solve", "verify"),
+    "certificate": ("Certificate",),
+    "characteristics": ("profile",),
+    "cluster": ("Cluster",),
+    "comparison": ("compare", "evaluate"),
+    "control": ("null",),
+    "dispatch": ("Plan",),
+    "generator": ("PRESETS", "Generator"),
+    "method": ("Heuristic", "Method"),
+    "placement": ("Placement",),
+    "problem": ("Problem",),
+    "recording": ("read_trace", "write_trace"),
+    "result": ("Result",),
+    "samples": ("sample",),
+    "stop": ("Stop",),
+    "trace": ("Trace",),
+    "workload": ("Workload",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "PRESETS",
+    "Certificate",
+    "Cluster",
+    "Generator",
+    "Heuristic",
+    "Method",
+    "Placement",
+    "Plan",
+    "Problem",
+    "Result",
+    "Stop",
+    "Trace",
+    "Workload",
+    "compare",
+    "evaluate",
+    "export",
+    "null",
+    "profile",
+    "read_placement",
+    "read_trace",
+    "sample",
+    "solve",
+    "verify",
+    "write_trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names on first use: importing the package imports NumPy at most."""
+    if name in _MODULE_OF:
+        return getattr(import_module(f"moeopt.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'moeopt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,99 @@
+"""The verbs of the library: solve, verify, export."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from moeopt import parallel, registry
+from moeopt.certificate import Certificate
+from moeopt.method import Method
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.result import Result
+from moeopt.stop import Stop
+from moeopt.storage import PathLike
+
+
+def solve(
+    problem: Problem,
+    method: str | Method = "auto",
+    *,
+    stop: Stop | None = None,
+    seed: int = 0,
+    start: Placement | None = None,
+    executor: Executor | None = None,
+    on_layer: Callable[[Result], object] = lambda result: None,
+) -> Result:
+    """Solve every layer of `problem` and join the results.
+
+    `stop` (default 60 seconds a layer) limits each layer; `executor` runs the layers in parallel, without one they run
+    here in turn; `on_layer` is called with each layer's result as it arrives. After Ctrl-C the layers that had no
+    turn get the levelled placement, and the status is "interrupted". Raises ValueError when the method does not treat
+    the problem.
+    """
+    chosen = registry.method(method) if isinstance(method, str) else method
+    stop = stop or Stop()
+    layers = range(len(problem.workload.layers))
+    if reason := chosen.supports(problem.layer(0)):
+        raise ValueError(f"method {chosen.name} does not treat this problem: {reason}")
+    tasks = [
+        (_solve_layer, (chosen, problem.layer(index), stop, seed, None if start is None else start.layer(index)))
+        for index in layers
+    ]
+    answers, interrupted = parallel.run(executor, tasks, done=on_layer)
+    results = [
+        answer if answer is not None else _unsolved(chosen, problem.layer(index), seed)
+        for index, answer in zip(layers, answers, strict=True)
+    ]
+    joined = Result.join(results)
+    return replace(joined, status="interrupted") if interrupted else joined
+
+
+def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start: Placement | None) -> Result:
+    layer_seed = np.random.SeedSequence([seed, problem.workload.layer_ids[0]]).generate_state(1)[0]
+    result = method.solve(problem, stop=stop, seed=int(layer_seed), start=start)
+    return replace(result, seed=seed)
+
+
+def _unsolved(method: Method, problem: Problem, seed: int) -> Result:
+    """A layer that the user's interrupt left without a turn."""
+    from moeopt.heuristics.balance import Balance
+
+    stand_in = Balance().solve(problem, stop=Stop(), seed=seed)
+    message = "interrupted before its turn: placed by balance"
+    return replace(stand_in, status="interrupted", method=repr(method), message=message)
+
+
+def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) -> Any:
+    """Re-prove a certificate, its document or its file against a trace or trace file; see `moeopt.checker.verify`."""
+    from moeopt import checker, storage
+    from moeopt.certificate import FORMAT
+    from moeopt.recording import read_trace
+    from moeopt.trace import Trace
+
+    if not isinstance(certificate, Certificate | Mapping):
+        certificate = storage.read_json(certificate, kind=FORMAT)
+    return checker.verify(certificate, trace if isinstance(trace, Trace) else read_trace(trace))
+
+
+def export(placement: Placement, path: PathLike, *, engine: str, **settings: Any) -> None:
+    """Write the placement as a file that `engine` loads."""
+    from moeopt import storage
+
+    storage.write_bytes(path, registry.engine(engine).dump(placement, **settings))
+
+
+def read_placement(path: PathLike) -> Placement:
+    """A placement file; ValueError names the file and the rule it breaks."""
+    from moeopt import storage
+    from moeopt.placement import FORMAT
+
+    document = storage.read_json(path, kind=FORMAT)
+    try:
+        return Placement.from_dict(document)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+

@@ -1,0 +1,80 @@
+"""The sensible default: search first, then proof where proof can finish."""
+
+from dataclasses import dataclass, replace
+
+from moeopt import registry
+from moeopt.heuristics.swap import Swap
+from moeopt.method import Incumbent, Method, check_supported
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.result import Result
+from moeopt.stop import Clock, Stop
+
+OPENING = Swap(restarts=1, kicks=50)
+SEARCH_SHARE = 0.25  # of the time, where a proof follows
+
+
+@dataclass(frozen=True)
+class Auto(Method):
+    """Swap search for a good placement; then the first exact method of `exact` that treats the problem proves it.
+
+    With replicas, or where no exact method applies, search alone, with the counting bound for the fan-out.
+
+    | field | holds |
+    |---|---|
+    | exact | formulations to try, in this order |
+    """
+
+    exact: tuple[str, ...] = ("blocks", "pairs")
+    name = "auto"
+    summary = "swap search, then a proof by blocks or pairs where one of them applies"
+
+    def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
+        """Search, prove, and say in one line what was chosen and why."""
+        check_supported(self, problem)
+        clock = stop.start()
+        if problem.replicas:
+            return self._searched("replicate", problem, clock, seed, start, "replicas are placed by search")
+        reasons = []
+        for name in self.exact:
+            method = registry.method(name)
+            if reason := method.supports(problem):
+                reasons.append(reason)
+                continue
+            # A proof finds the optimum by itself; search only has to give it a good start.
+            found = OPENING.solve(problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start)
+            if found.status == "interrupted":
+                return replace(found, method=repr(self))
+            result = method.solve(problem, stop=_rest(stop, clock), seed=seed, start=found.placement)
+            message = result.message or f"swap search, then proof by {name}"
+            history = (*found.history, *(event for event in result.history if event.bound is not None))
+            return replace(
+                result, method=repr(self), message=message, seconds=clock.elapsed, history=history
+            )
+        return self._searched("swap", problem, clock, seed, start, f"no exact route: {reasons[0]}")
+
+    def _searched(
+        self, name: str, problem: Problem, clock: Clock, seed: int, start: Placement | None, why: str
+    ) -> Result:
+        """Search alone, with the bound that needs no search."""
+        from moeopt.exact import conclude
+        from moeopt.relaxations.counting import counting_proof
+
+        found = registry.method(name).solve(problem, stop=clock.stop, seed=seed, start=start)
+        if found.placement is None or problem.objective != "fan-out":
+            return replace(found, method=repr(self), message=found.message or f"{name}; {why}")
+        incumbent = Incumbent(problem, clock)
+        incumbent.offer(found.placement)
+        proof = counting_proof(problem, cost=incumbent.cost)
+        result = conclude(self, incumbent, seed=seed, proof=proof, interrupted=found.status == "interrupted")
+        message = f"{name} search with the counting bound; {why}"
+        return replace(result, message=message, seconds=clock.elapsed, history=found.history)
+
+
+def _part(stop: Stop, share: float) -> Stop:
+    return stop if stop.seconds is None else replace(stop, seconds=stop.seconds * share)
+
+
+def _rest(stop: Stop, clock: Clock) -> Stop:
+    """What is left of the time; a moment at least, so that cheap proofs are not lost to a slow search."""
+    return stop if clock.left is None else replace(stop, seconds=max(clock.left, 0.5))

@@ -1,0 +1,58 @@
+"""Equal counts, even loads: heaviest expert first, then swaps between the fullest GPU and the others."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moeopt.problem import Problem
+
+
+def balanced(load: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 [experts]: heaviest first, each to the least loaded GPU that still has room for an equal share of experts."""
+    sizes = np.zeros(len(slots), np.int64)
+    room = np.minimum(slots, -(-len(load) // len(slots)))
+    if room.sum() < len(load):
+        room = slots
+    carried = np.zeros(len(slots), np.int64)
+    gpu_of = np.empty(len(load), np.int64)
+    for expert in np.argsort(-load, kind="stable"):
+        free = np.flatnonzero(sizes < room)
+        gpu = free[np.argmin(carried[free])]
+        gpu_of[expert] = gpu
+        sizes[gpu] += 1
+        carried[gpu] += load[expert]
+    return gpu_of
+
+
+def levelled(load: NDArray[np.int64], gpu_of: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Swap or move experts away from the most loaded GPU while that lowers the larger of the two loads."""
+    gpu_of = gpu_of.copy()
+    carried = np.bincount(gpu_of, weights=load, minlength=len(slots)).astype(np.int64)
+    while True:
+        fullest = int(carried.argmax())
+        own = np.flatnonzero(gpu_of == fullest)
+        other = np.flatnonzero(gpu_of != fullest)
+        shift = load[own][:, None] - load[other][None, :]  # what leaves the fullest GPU in a swap
+        after = np.maximum(carried[fullest] - shift, carried[gpu_of[other]][None, :] + shift)
+        sizes = np.bincount(gpu_of, minlength=len(slots))
+        roomy = np.flatnonzero((sizes < slots) & (np.arange(len(slots)) != fullest))
+        moved = np.maximum(carried[fullest] - load[own][:, None], carried[roomy][None, :] + load[own][:, None])
+        best_swap = after.min(initial=carried[fullest])
+        best_move = moved.min(initial=carried[fullest])
+        if min(best_swap, best_move) >= carried[fullest]:
+            return gpu_of
+        if best_move < best_swap:
+            i, j = np.unravel_index(moved.argmin(), moved.shape)
+            gpu_of[own[i]] = roomy[j]
+        else:
+            i, j = np.unravel_index(after.argmin(), after.shape)
+            gpu_of[own[i]], gpu_of[other[j]] = gpu_of[other[j]], fullest
+        carried = np.bincount(gpu_of, weights=load, minlength=len(slots)).astype(np.int64)
+
+
+def lightest(problem: Problem) -> float:
+    """Load tolerance that a levelled partition of a problem of one layer meets."""
+    (sets,) = problem.workload.layers
+    slots = problem.cluster.slots_of
+    gpu_of = levelled(sets.load, balanced(sets.load, slots), slots)
+    highest = int(np.bincount(gpu_of, weights=sets.load, minlength=len(slots)).max())
+    return highest * problem.cluster.gpus / problem.load_total - 1

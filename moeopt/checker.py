@@ -1,0 +1,99 @@
+"""Independent verification: the problem rebuilt from the trace, every bound re-proved in exact integers.
+
+Imports neither a solver nor any module that produces proofs. A certificate is believed in nothing but its numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moeopt.certificate import Certificate, Proof, seal
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.trace import Trace
+from moeopt.workload import Workload
+
+Check = Callable[[Problem, Proof], str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checker says of a certificate, and of each of its layers.
+
+    | field | holds |
+    |---|---|
+    | accepted | every claim holds |
+    | reason | the first that does not, empty when accepted |
+    | layers | (layer id, claim, reason) with claim "optimal" or "bound" |
+    """
+
+    accepted: bool
+    reason: str
+    layers: tuple[tuple[int, str, str], ...] = ()
+
+
+def verify(certificate: Certificate | Mapping[str, Any], trace: Trace) -> Verdict:
+    """Re-prove a certificate (or its JSON document) against the trace it speaks of."""
+    if not isinstance(certificate, Certificate):
+        document = dict(certificate)
+        if document.get("seal") != seal(document):
+            return Verdict(False, "the seal does not fit the content: the certificate was altered or damaged")
+        certificate = Certificate.from_dict(document)
+    try:
+        workload = Workload.from_trace(trace.layers(certificate.layer_ids))
+        problem = Problem.from_fields(dict(certificate.fields), workload)
+    except ValueError as error:
+        return Verdict(False, f"the problem cannot be rebuilt from this trace: {error}")
+    if workload.layer_ids != certificate.layer_ids:
+        return Verdict(False, f"layers must be distinct and ascending, found {list(certificate.layer_ids)}")
+    placement = certificate.placement
+    if placement is not None and placement.layer_ids != certificate.layer_ids:
+        return Verdict(False, f"the placement is of layers {list(placement.layer_ids)}, the proofs of others")
+    layers = []
+    for index, proof in enumerate(certificate.proofs):
+        held = None if placement is None else placement.layer(index)
+        reason = check_layer(problem.layer(index), proof, held)
+        layers.append((proof.layer_id, "optimal" if proof.optimal else "bound", reason))
+    refused = next((f"layer {layer}: {reason}" for layer, _, reason in layers if reason), "")
+    return Verdict(not refused, refused, tuple(layers))
+
+
+def check_layer(problem: Problem, proof: Proof, placement: Placement | None) -> str:
+    """Why the proof of one layer does not hold; empty when it does."""
+    if proof.digest != problem.workload.digest:
+        return "the workload of the trace is not the one that was proved (digests differ)"
+    if (proof.cost is None) != (placement is None):
+        return "a cost comes with a placement, and a placement with its cost"
+    if placement is not None:
+        try:
+            if broken := problem.violation(placement):
+                return f"the placement is not admissible: {broken}"
+            cost = problem.cost(placement)
+        except ValueError as error:
+            return f"the placement does not fit the problem: {error}"
+        if cost != proof.cost:
+            return f"the placement costs {cost}, the certificate says {proof.cost}"
+        if proof.bound > cost:
+            return f"the bound {proof.bound} exceeds the cost {cost} of an admissible placement"
+    if proof.optimal != (proof.bound == proof.cost):
+        return f"claim optimal={proof.optimal} does not follow from bound {proof.bound} and cost {proof.cost}"
+    checks = _checks()
+    if proof.kind not in checks:
+        return f"unknown kind of proof {proof.kind!r}, known are {', '.join(sorted(checks))}"
+    try:
+        return checks[proof.kind](problem, proof)
+    except (ValueError, OverflowError) as error:
+        return f"the numbers of the proof are not well formed: {error}"
+
+
+def _checks() -> dict[str, Check]:
+    from moeopt.blocks_checker import check_blocks
+    from moeopt.counting_checker import check_counting
+    from moeopt.rows_checker import check_assignment, check_pairs
+
+    return {
+        "assignment": check_assignment,
+        "blocks": check_blocks,
+        "counting": check_counting,
+        "pairs": check_pairs,
+    }

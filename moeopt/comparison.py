@@ -1,0 +1,214 @@
+"""Methods side by side on one problem, and placements judged on traffic they were not made from."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from moeopt import registry
+from moeopt.api import solve
+from moeopt.cluster import Cluster
+from moeopt.heuristics.linear import Linear
+from moeopt.method import Method
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.reference import reference_cost
+from moeopt.result import Result, certified_share
+from moeopt.stop import Stop
+from moeopt.trace import Trace
+from moeopt.traffic import Traffic, jain, max_violation, variation
+from moeopt.workload import Workload
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A placement on a trace.
+
+    | field | holds |
+    |---|---|
+    | fan_out, node_fan_out | mean further GPUs and nodes per token and layer, cheapest dispatch over copies |
+    | linear_fan_out | of consecutive experts on the same GPUs, without copies |
+    | reduction | 1 - fan_out / linear_fan_out; None when linear touches one GPU only |
+    | families | fan-out by family |
+    | jain, max_violation, variation | of loads summed over layers |
+    | worst_layer, median_layer | MaxVio of single layers |
+    | layers | per layer: layer, fan_out, max_violation, jain, variation |
+    | broken | the rule of slots that the placement breaks, or "" |
+    """
+
+    fan_out: float
+    node_fan_out: float
+    linear_fan_out: float
+    reduction: float | None
+    families: dict[str, float]
+    jain: float
+    max_violation: float
+    variation: float
+    worst_layer: float
+    median_layer: float
+    layers: tuple[dict[str, float], ...]
+    broken: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def evaluate(placement: Placement, trace: Trace) -> Evaluation:
+    """Judge a placement on a trace, which may be one it has never seen."""
+    if placement.n_experts != trace.n_experts:
+        raise ValueError(f"the placement has {placement.n_experts} experts a layer, the trace {trace.n_experts}")
+    problem = _problem_of(placement, Workload.from_trace(trace.layers(placement.layer_ids)))
+    traffic = Traffic.of(problem, problem.plan(placement))
+    linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
+    worst = [max_violation(loads) for loads in traffic.loads]
+    return Evaluation(
+        fan_out=traffic.fan_out,
+        node_fan_out=traffic.node_fan_out,
+        linear_fan_out=linear,
+        reduction=1 - traffic.fan_out / linear if linear else None,
+        families=traffic.family_fan_out,
+        jain=jain(traffic.summed),
+        max_violation=max_violation(traffic.summed),
+        variation=variation(traffic.summed),
+        worst_layer=max(worst),
+        median_layer=sorted(worst)[len(worst) // 2],
+        layers=tuple(
+            {
+                "layer": layer,
+                "fan_out": float(fan_out),
+                "max_violation": max_violation(loads),
+                "jain": jain(loads),
+                "variation": variation(loads),
+            }
+            for layer, fan_out, loads in zip(
+                traffic.layer_ids, traffic.layer_fan_out, traffic.loads, strict=True
+            )
+        ),
+        broken=problem.violation(placement),
+    )
+
+
+def _problem_of(placement: Placement, workload: Workload) -> Problem:
+    """The loosest problem of the placement's shape: its slots, or what it uses where it breaks them."""
+    cluster = Cluster(placement.nodes, placement.gpus // placement.nodes, placement.slots)
+    copies = int(placement.hosts.sum(axis=(1, 2)).max()) - placement.n_experts
+    room = int(cluster.slots_of.clip(max=placement.n_experts).sum()) - placement.n_experts
+    return Problem(workload, cluster, replicas=max(0, min(copies, room)))
+
+
+def _linear(problem: Problem) -> Placement:
+    free = replace(problem, load_tolerance=None, replicas=0)
+    placement = solve(free, Linear()).placement
+    if placement is None:
+        raise RuntimeError("the linear placement of a feasible problem was refused")
+    return placement
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one seed.
+
+    | field | holds |
+    |---|---|
+    | method, seed, status, seconds | provenance; status of the weakest layer |
+    | fan_out | weighted as the objective is, on the traffic the placement was made from; None without a placement |
+    | cost, bound | exact, summed over layers; the best verified bound of all methods compared with this seed |
+    | certified_share | of the attainable saving |
+    | max_violation | MaxVio of the median layer |
+    | reduction | against linear, on the traffic the placement was made from |
+    | held_out_fan_out, held_out_reduction | on the requests set aside; None when none were |
+    """
+
+    method: str
+    seed: int
+    status: str
+    seconds: float
+    fan_out: float | None
+    cost: int | None
+    bound: int | None
+    certified_share: float | None
+    max_violation: float | None
+    reduction: float | None
+    held_out_fan_out: float | None = None
+    held_out_reduction: float | None = None
+
+
+def compare(
+    problem: Problem,
+    methods: Sequence[str | Method],
+    *,
+    seeds: Sequence[int] = (0,),
+    stop: Stop | None = None,
+    trace: Trace | None = None,
+    held_out: float = 0.0,
+    executor: Executor | None = None,
+    on_layer: Callable[[Result], object] = lambda result: None,
+) -> list[Row]:
+    """Every method with every seed on `problem`, judged alike.
+
+    With `held_out` > 0 the requests of `trace` are split anew for each seed; methods see the larger part, and the
+    placements are also judged on the rest. Raises ValueError for an unknown method or one that does not treat the
+    problem, before anything runs.
+    """
+    chosen = [registry.method(item) if isinstance(item, str) else item for item in methods]
+    for method in chosen:
+        if reason := method.supports(problem.layer(0)):
+            raise ValueError(f"method {method.name} does not treat this problem: {reason}")
+    if held_out and trace is None:
+        raise ValueError("holding requests out needs the trace they come from")
+    rows: list[Row] = []
+    for seed in seeds:
+        seen, rest = problem, None
+        if held_out and trace is not None:
+            kept, rest = trace.split(held_out, seed=seed)
+            seen = replace(problem, workload=Workload.from_trace(kept.layers(problem.workload.layer_ids)))
+        results = [
+            solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer) for method in chosen
+        ]
+        bounds = _best_bounds(results)
+        rows += [
+            _row(method, seen, result, bounds=bounds, rest=rest)
+            for method, result in zip(chosen, results, strict=True)
+        ]
+    return rows
+
+
+def _best_bounds(results: Sequence[Result]) -> int | None:
+    """Sum over layers of the best verified bound that any method has."""
+    total = 0
+    for layers in zip(*(result.layers for result in results), strict=True):
+        known = [layer.bound for layer in layers if layer.bound is not None]
+        if not known:
+            return None
+        total += max(known)
+    return total
+
+
+def _row(method: Method, problem: Problem, result: Result, *, bounds: int | None, rest: Trace | None) -> Row:
+    row = Row(
+        method.name, result.seed, result.status, result.seconds, None, result.cost, bounds, None, None, None
+    )
+    if result.placement is None or result.cost is None:
+        return row
+    traffic = Traffic.of(problem, problem.plan(result.placement))
+    linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
+    violations = sorted(max_violation(loads) for loads in traffic.loads)
+    row = replace(
+        row,
+        fan_out=mean_fan_out(problem, result.placement),
+        certified_share=certified_share(reference=reference_cost(problem), cost=result.cost, bound=bounds),
+        max_violation=violations[len(violations) // 2],
+        reduction=1 - traffic.fan_out / linear if linear else None,
+    )
+    if rest is None:
+        return row
+    judged = evaluate(result.placement, rest)
+    return replace(row, held_out_fan_out=judged.fan_out, held_out_reduction=judged.reduction)
+
+
+def mean_fan_out(problem: Problem, placement: Placement) -> float:
+    """Mean further GPUs per token and layer, tokens weighted as the objective weights them."""
+    traffic = Traffic.of(problem, problem.plan(placement))
+    weighted = int((traffic.gpus_touched @ problem.multipliers).sum())
+    return weighted / (problem.total_weight * len(traffic.layer_ids)) - 1

@@ -1,0 +1,126 @@
+"""Exact methods: a formulation, the route that solves it, and the independent checker's verdict."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from moeopt.certificate import Certificate, Proof
+from moeopt.method import Incumbent, Method, check_supported
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.result import Event, Result, Status
+from moeopt.stop import Clock, Stop
+
+
+@dataclass(frozen=True)
+class Exact(Method):
+    """Solve a formulation to proof, or as far as the clock allows.
+
+    | field | holds |
+    |---|---|
+    | formulation | see `moeopt.formulation.Formulation`; its name is the method's |
+    """
+
+    formulation: Any
+    name: str = field(init=False, repr=False)
+    summary: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.formulation.name)
+        object.__setattr__(self, "summary", self.formulation.summary)
+
+    def supports(self, problem: Problem) -> str:
+        """The formulation's answer."""
+        return str(self.formulation.supports(problem))
+
+    def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
+        """Columns where the formulation lists them, rows otherwise."""
+        check_supported(self, problem)
+        clock = stop.start()
+        incumbent = Incumbent(problem, clock)
+        if start is not None:
+            incumbent.offer(start)
+        if hasattr(self.formulation, "columns"):
+            return self._partition(incumbent, clock=clock, seed=seed)
+        from moeopt.rows import solve_rows
+
+        return solve_rows(self, self.formulation, incumbent, clock=clock, seed=seed, start=start)
+
+    def _partition(self, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
+        from moeopt.set_partition import prove
+
+        problem = incumbent.problem
+        try:
+            columns = self.formulation.columns(problem)
+            if not len(columns):
+                return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
+            prices, closing = prove(columns, incumbent=incumbent, clock=clock, seed=seed)
+        except KeyboardInterrupt:
+            return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
+        if closing.finished and incumbent.cost is None:
+            return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
+        bound = columns.offset - (-(prices.dual(columns) + closing.searched + 1) // prices.scale)
+        proof = self._proof(
+            incumbent,
+            bound=bound,
+            numbers=prices.numbers(columns, searched=closing.searched),
+        )
+        return conclude(self, incumbent, seed=seed, proof=proof)
+
+    def _proof(self, incumbent: Incumbent, *, bound: int, numbers: dict[str, Any]) -> Proof:
+        return Proof(
+            layer_id=incumbent.problem.workload.layer_ids[0],
+            digest=incumbent.problem.workload.digest,
+            kind=self.name,
+            bound=bound,
+            cost=incumbent.cost,
+            optimal=incumbent.cost == bound,
+            numbers=numbers,
+        )
+
+
+def conclude(
+    method: Method,
+    incumbent: Incumbent,
+    *,
+    seed: int,
+    proof: Proof | None,
+    impossible: bool = False,
+    interrupted: bool = False,
+) -> Result:
+    """The result of an exact run: certified as far as the independent checker agrees, and no further."""
+    if impossible and incumbent.placement is None:
+        return _infeasible(method, incumbent, seed=seed)
+    status: Status = "interrupted" if interrupted or incumbent.clock.interrupted else "feasible"
+    result = incumbent.result(method, seed=seed, status=status)
+    if impossible:
+        return replace(result, status="disagreement", message="declared infeasible, yet a placement is admissible")
+    if proof is None:
+        return result
+    from moeopt.checker import check_layer
+
+    certificate = Certificate.of_layer(incumbent.problem, proof, incumbent.placement)
+    if refused := check_layer(incumbent.problem, proof, incumbent.placement):
+        return replace(result, status="disagreement", message=f"the checker refused the proof: {refused}")
+    if result.status == "feasible":
+        status = "certified-optimal" if proof.optimal else "certified-gap"
+    history = (*result.history, Event(incumbent.clock.elapsed, incumbent.cost, proof.bound))
+    return replace(
+        result,
+        status=status,
+        bound=proof.bound,
+        certificate=certificate,
+        history=history,
+        seconds=incumbent.clock.elapsed,
+    )
+
+
+def _infeasible(method: Method, incumbent: Incumbent, *, seed: int) -> Result:
+    """No placement exists; say how far a load tolerance can go down instead."""
+    from moeopt.balance import lightest
+
+    problem = incumbent.problem
+    reached = lightest(problem)
+    result = incumbent.result(method, seed=seed, status="infeasible-claimed")
+    message = f"no placement meets load tolerance {float(problem.load_tolerance or 0):g}; {reached:.4f} can be met"
+    return replace(result, status="infeasible-claimed", message=message, tolerance_reached=reached)
+

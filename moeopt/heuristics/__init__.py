@@ -1,0 +1,1 @@
+"""Heuristics, one file each; found through the entry-point group `moeopt.methods`."""

@@ -1,0 +1,34 @@
+"""Equal counts and even loads, co-activation ignored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeopt.balance import balanced, levelled
+from moeopt.method import Heuristic
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.stop import Clock
+
+
+@dataclass(frozen=True)
+class Balance(Heuristic):
+    """Heaviest expert first to the least loaded GPU with room: the packing rule of DeepSeek's EPLB without replicas.
+
+    Where that breaks the load tolerance, swaps away from the fullest GPU follow.
+    """
+
+    name = "balance"
+    summary = "heaviest first, equal counts: EPLB's packing without replicas"
+
+    def search(
+        self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
+    ) -> Iterator[Placement]:
+        """The packed placement, then the levelled one if the first is too uneven."""
+        (sets,) = problem.workload.layers
+        slots = problem.cluster.slots_of
+        packed = problem.partition(balanced(sets.load, slots))
+        yield packed
+        if problem.violation(packed):
+            yield problem.partition(levelled(sets.load, packed.primary[0].astype(np.int64), slots))

@@ -1,0 +1,27 @@
+"""Consecutive experts share a GPU: what engines do when nobody says otherwise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeopt.method import Heuristic
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.reference import equal_sizes
+from moeopt.stop import Clock
+
+
+@dataclass(frozen=True)
+class Linear(Heuristic):
+    """vLLM's `--expert-placement-strategy linear` and the trivial map of SGLang: blocks of consecutive ids."""
+
+    name = "linear"
+    summary = "consecutive experts on each GPU, the engines' default"
+
+    def search(
+        self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
+    ) -> Iterator[Placement]:
+        """The one linear placement."""
+        sizes = equal_sizes(problem.workload.n_experts, problem.cluster.slots_of)
+        yield problem.partition(np.repeat(np.arange(len(sizes)), sizes))

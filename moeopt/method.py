@@ -1,0 +1,120 @@
+"""Methods: anything that solves the problem of one layer. Heuristics propose; the library judges."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.result import Event, Result, Status
+from moeopt.stop import Clock, Stop
+
+
+class Method(ABC):
+    """Settings are the fields of a frozen dataclass; `repr` is the provenance."""
+
+    name: str
+    summary: str
+
+    def supports(self, problem: Problem) -> str:
+        """Why this method cannot treat `problem`; empty when it can."""
+        return ""
+
+    @abstractmethod
+    def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
+        """Solve a problem of one layer. Same seed, candidates and no time limit: same answer."""
+
+
+@dataclass(frozen=True)
+class Heuristic(Method):
+    """A method that proposes placements; clock, judging, history and best-so-far are kept here."""
+
+    @abstractmethod
+    def search(
+        self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
+    ) -> Iterator[Placement]:
+        """Propose placements of the one layer, in any order; ends by itself or is ended by the clock."""
+
+    def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
+        """Keep the cheapest admissible proposal."""
+        check_supported(self, problem)
+        clock = stop.start()
+        best = Incumbent(problem, clock)
+        if start is not None:
+            best.offer(start)
+        interrupted = False
+        try:
+            for placement in self.search(problem, clock=clock, rng=np.random.default_rng(seed), start=start):
+                clock.candidates += 1
+                best.offer(placement)
+                if clock.expired:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+        status: Status = "interrupted" if interrupted or clock.interrupted else "feasible"
+        return best.result(self, seed=seed, status=status)
+
+
+class Incumbent:
+    """Best admissible placement so far, judged by the problem alone."""
+
+    def __init__(self, problem: Problem, clock: Clock) -> None:
+        self.problem = problem
+        self.clock = clock
+        self.placement: Placement | None = None
+        self.cost: int | None = None
+        self.history: list[Event] = []
+        self.reason = ""
+        self._lightest: float | None = None
+
+    def offer(self, placement: Placement) -> bool:
+        """Judge a candidate; True when it is admissible and the cheapest so far."""
+        if broken := self.problem.violation(placement):
+            self.reason = broken
+            self._note_load(placement)
+            return False
+        cost = self.problem.cost(placement)
+        if self.cost is not None and cost >= self.cost:
+            return False
+        self.placement, self.cost = placement, cost
+        self.history.append(Event(self.clock.elapsed, cost, None))
+        return True
+
+    def _note_load(self, placement: Placement) -> None:
+        problem = self.problem
+        if problem.load_cap is None:
+            return
+        loads = problem.plan(placement).dispatches[0].gpu_loads(problem.cluster.gpus)
+        reached = int(loads.max()) * problem.cluster.gpus / problem.load_total - 1
+        self._lightest = reached if self._lightest is None else min(self._lightest, reached)
+
+    def result(self, method: Method, *, seed: int, status: Status) -> Result:
+        """What is known, without a bound; "none-found" when no candidate was admissible."""
+        found = self.placement is not None
+        return Result(
+            status=status if found or status == "interrupted" else "none-found",
+            placement=self.placement,
+            cost=self.cost,
+            bound=None,
+            certificate=None,
+            seconds=self.clock.elapsed,
+            method=repr(method),
+            seed=seed,
+            history=tuple(self.history),
+            layer_id=self.problem.workload.layer_ids[0],
+            message="" if found else f"no admissible placement found: {self.reason}",
+            tolerance_reached=None if found else self._lightest,
+        )
+
+
+def check_supported(method: Method, problem: Problem) -> None:
+    """ValueError when the method does not treat the problem."""
+    if len(problem.workload.layers) != 1:
+        raise ValueError(f"a method solves one layer at a time, found {len(problem.workload.layers)}")
+    if reason := method.supports(problem):
+        raise ValueError(f"method {method.name} does not treat this problem: {reason}")
+
+
+Progress = Callable[[Result], None]

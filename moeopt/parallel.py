@@ -1,0 +1,93 @@
+"""Layers in parallel: any `concurrent.futures.Executor`; processes that stop together when the user interrupts."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from moeopt.stop import interrupt_when
+
+Answer = TypeVar("Answer")
+
+
+class Processes(ProcessPoolExecutor):
+    """Spawned worker processes; after `interrupt()` every clock in them is expired, and they hand in what they have."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._asked = context.Event()
+        super().__init__(
+            workers or available_cores(), mp_context=context, initializer=_prepare, initargs=(self._asked,)
+        )
+
+    def interrupt(self) -> None:
+        """Ask all clocks to stop."""
+        self._asked.set()
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Executor | None]:
+    """An executor of so many processes, or None where one would only cost its start."""
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, found {workers}")
+    if workers == 1:
+        yield None
+        return
+    with Processes(workers) as executor:
+        yield executor
+
+
+def run(
+    executor: Executor | None,
+    tasks: Iterable[tuple[Callable[..., Answer], tuple[Any, ...]]],
+    *,
+    done: Callable[[Answer], object] = lambda answer: None,
+) -> tuple[list[Answer | None], bool]:
+    """Answers in the order of the tasks, and whether the user interrupted: then missing answers are None.
+
+    Without an executor the tasks run here, one after the other; a task that swallows Ctrl-C reports it itself.
+    """
+    todo = list(tasks)
+    answers: list[Answer | None] = [None] * len(todo)
+    if executor is None:
+        for index, (call, arguments) in enumerate(todo):
+            try:
+                answer = call(*arguments)
+            except KeyboardInterrupt:
+                return answers, True
+            answers[index] = answer
+            done(answer)
+        return answers, False
+    futures: dict[Future[Answer], int] = {
+        executor.submit(call, *arguments): index for index, (call, arguments) in enumerate(todo)
+    }
+    interrupted = False
+    pending = set(futures)
+    while pending:
+        try:
+            finished, pending = wait(pending, timeout=0.2, return_when="FIRST_COMPLETED")
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            if isinstance(executor, Processes):
+                executor.interrupt()
+            pending = {future for future in pending if not future.cancel()}
+            continue
+        for future in finished:
+            answers[futures[future]] = future.result()
+            done(future.result())
+    return answers, interrupted
+
+
+def _prepare(asked: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; Ctrl-C reaches the whole terminal group
+    interrupt_when(asked.is_set)

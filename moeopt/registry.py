@@ -1,0 +1,41 @@
+"""Names for objects: built-ins and plug-ins come through the same entry points."""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from moeopt.exact import Exact
+from moeopt.method import Method
+
+METHODS, FORMULATIONS, ENGINES = "moeopt.methods", "moeopt.formulations", "moeopt.engines"
+
+
+@cache
+def method(name: str) -> Method:
+    """The method of this name with its default settings; ValueError lists the known names."""
+    points = _points()
+    if name not in points:
+        raise ValueError(f"no method is named {name!r}; known are {', '.join(sorted(points))}")
+    made = points[name].load()()
+    return Exact(made) if points[name].group == FORMULATIONS else made  # type: ignore[no-any-return]
+
+
+def methods() -> list[Method]:
+    """All methods, by name: heuristics, and one exact method for each formulation."""
+    return [method(name) for name in sorted(_points())]
+
+
+def engine(name: str) -> Any:
+    """The exporter of this name; ValueError lists the known names."""
+    known = {point.name: point for point in entry_points(group=ENGINES)}
+    if name not in known:
+        raise ValueError(f"no engine is named {name!r}; known are {', '.join(sorted(known))}")
+    return known[name].load()()
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    heuristics, formulations = entry_points(group=METHODS), entry_points(group=FORMULATIONS)
+    if both := heuristics.names & formulations.names:
+        raise RuntimeError(f"a method and a formulation share the name {min(both)!r}")
+    return {point.name: point for point in (*heuristics, *formulations)}

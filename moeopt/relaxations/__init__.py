@@ -1,0 +1,1 @@
+"""Relaxations, one file each: lower bounds with a proof that the checker re-proves."""

@@ -1,0 +1,118 @@
+"""Optimal set partitions: prices bound, an exact-cover search over the columns within the gap closes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeopt.columns import Columns
+from moeopt.exact_cover import DONE, FULL, Search
+from moeopt.method import Incumbent
+from moeopt.pricing import Prices, Relaxation
+from moeopt.stop import Clock
+
+SLICE = 50_000  # nodes between two looks at the clock
+PATIENCE = 100_000  # nodes of one search before the relaxation is tightened instead
+FIRST_CANDIDATES = 2_000
+GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What search added to prices.
+
+    | field | holds |
+    |---|---|
+    | searched | every cover of total reduced cost at most this was looked at; -1 when none was |
+    | finished | nothing is left to look at: the incumbent is optimal, or there is no cover at all |
+    | nodes | visited |
+    """
+
+    searched: int
+    finished: bool
+    nodes: int
+
+
+def prove(columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int) -> tuple[Prices, Closing]:
+    """Prices, search, and more rows for better prices while the search is long. Valid however early the clock ends it."""
+    relaxation = Relaxation(columns, seed=seed)
+    prices = relaxation.solve(clock)
+    if not relaxation.solvable and not clock.expired:
+        return prices, Closing(-1, incumbent.cost is None, 0)
+    nodes = 0
+    while True:
+        closing = close(columns, prices, incumbent=incumbent, clock=clock, patience=PATIENCE)
+        nodes += closing.nodes
+        if closing.finished or clock.expired:
+            break
+        if not relaxation.cut():
+            closing = close(columns, prices, incumbent=incumbent, clock=clock, patience=None)
+            break
+        prices = relaxation.solve(clock)
+    return prices, Closing(closing.searched, closing.finished, nodes)
+
+
+def close(
+    columns: Columns, prices: Prices, *, incumbent: Incumbent, clock: Clock, patience: int | None
+) -> Closing:
+    """Search covers by growing budget of reduced cost until the cheapest is found or the incumbent is proved.
+
+    cost >= offset + (dual + total reduced cost) / scale, with equality without discounts; so a placement better than
+    the incumbent has total reduced cost of at most scale x (cost - 1 - offset) - dual, and no column above that.
+    """
+    base = -prices.scale - prices.dual(columns)
+    heaviest = (int(prices.reduced.max()) + prices.empty) * columns.groups
+    searched, nodes = -1, 0
+    budget = _first_budget(prices)
+    while True:
+        ceiling = _above_all(columns) if incumbent.cost is None else incumbent.cost - columns.offset
+        limit = min(heaviest, prices.scale * ceiling + base)
+        if searched >= limit:
+            return Closing(max(limit, -1), True, nodes)
+        budget = min(budget, limit)
+        near = np.flatnonzero(prices.reduced <= budget)
+        search = Search.over(
+            columns.members[near],
+            prices.reduced[near],
+            cost=columns.cost[near],
+            budget=budget,
+            ceiling=ceiling,
+            scale=prices.scale,
+            base=base,
+            empty=prices.empty,
+            n_experts=columns.n_experts,
+            groups=columns.groups,
+            labels=near,
+        )
+        finished = _run(search, clock, patience)
+        nodes += search.nodes
+        if search.ceiling < ceiling:
+            _offer(columns, search, incumbent)
+        if not finished:
+            return Closing(searched, False, nodes)
+        # Where a cover was found, the search went on below it; above its budget nothing was looked at.
+        searched = search.budget
+        budget = max(int(budget * GROWTH), budget + 1)
+
+
+def _run(search: Search, clock: Clock, patience: int | None) -> bool:
+    """Whether the search came to its end before clock, patience or memory did."""
+    while (state := search.run(SLICE)) != DONE:
+        if state == FULL or clock.expired or (patience is not None and search.nodes >= patience):
+            return False
+    return True
+
+
+def _first_budget(prices: Prices) -> int:
+    if len(prices.reduced) <= FIRST_CANDIDATES:
+        return int(prices.reduced.max())
+    return int(np.partition(prices.reduced, FIRST_CANDIDATES)[FIRST_CANDIDATES])
+
+
+def _above_all(columns: Columns) -> int:
+    """More than any cover costs."""
+    return columns.groups * int(np.abs(columns.cost).max()) + 1
+
+
+def _offer(columns: Columns, search: Search, incumbent: Incumbent) -> None:
+    if not incumbent.offer(incumbent.problem.partition(columns.gpu_of(search.best.tolist()))):
+        raise RuntimeError(f"the search found a cover that the problem does not accept: {incumbent.reason}")

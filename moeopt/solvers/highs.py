@@ -1,0 +1,292 @@
+"""HiGHS in a worker process: the only module that imports highspy.
+
+HiGHS: Q. Huangfu, J. A. J. Hall, Parallelizing the dual revised simplex method, Math. Prog. Comp. 10 (2018).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import highspy
+import numpy as np
+from highspy import HighsModelStatus, HighsStatus
+from numpy.typing import NDArray
+
+from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
+
+__all__ = ["Highs"]
+
+_BOUND_PERIOD = 0.05  # seconds between two bounds sent to the session
+_FEASIBLE = 2  # kSolutionStatusFeasible
+_OWN_OPTIONS = frozenset(
+    {"time_limit", "mip_rel_gap", "mip_abs_gap", "random_seed", "threads", "output_flag"}
+)
+
+
+class Highs:
+    """The `protocol.Adapter` of HiGHS."""
+
+    def __init__(self, *, threads: int) -> None:
+        # HiGHS sizes its pool of threads once a process: a later change gives status kNotset and no solve.
+        self._threads = threads
+        self._loaded: Any = None
+
+    def solve(
+        self, *, model: Model, start: NDArray[np.float64] | None, limits: Limits, watch: Watch
+    ) -> Outcome:
+        highs = _open(model)  # a fresh instance: no option, basis or clock survives from the last solve
+        self._configure(highs, limits)
+        whole = bool(model.integer.any())
+        if start is not None and whole:
+            _hint(highs, start)
+        return self._run(highs, limits, watch, whole=whole)
+
+    def load(self, *, model: Model) -> None:
+        self._loaded = _open(model)
+
+    def add_columns(
+        self,
+        *,
+        cost: NDArray[np.float64],
+        lower: NDArray[np.float64],
+        upper: NDArray[np.float64],
+        columns: Block,
+    ) -> None:
+        status = self._loaded.addCols(
+            cost.size,
+            cost,
+            lower,
+            upper,
+            columns.values.size,
+            columns.starts[:-1],
+            columns.indices,
+            columns.values,
+        )
+        _require_ok(status, "columns")
+
+    def add_rows(
+        self, *, rows: Block, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]
+    ) -> None:
+        status = self._loaded.addRows(
+            row_lower.size,
+            row_lower,
+            row_upper,
+            rows.values.size,
+            rows.starts[:-1],
+            rows.indices,
+            rows.values,
+        )
+        _require_ok(status, "rows")
+
+    def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
+        self._configure(self._loaded, limits)
+        return self._run(self._loaded, limits, watch, whole=False)
+
+    def _configure(self, highs: Any, limits: Limits) -> None:
+        taken = sorted(_OWN_OPTIONS & limits.options.keys())
+        if taken:
+            raise ValueError(
+                f"HiGHS options {taken} are set by the session; pass seconds, gap, seed or threads"
+            )
+        highs.resetOptions()
+        settings = {
+            "output_flag": False,
+            "threads": self._threads,
+            "random_seed": limits.seed,
+            "mip_rel_gap": limits.gap,
+            "mip_abs_gap": 0.0,
+            # 1e-6, the default, lets x = 1e-6 open a large right-hand side for nothing.
+            "mip_feasibility_tolerance": 1e-9,
+        }
+        for name, value in (settings | dict(limits.options)).items():
+            if highs.setOptionValue(name, value) != HighsStatus.kOk:
+                raise ValueError(f"HiGHS has no option {name!r} that takes {value!r}")
+
+    def _run(self, highs: Any, limits: Limits, watch: Watch, *, whole: bool) -> Outcome:
+        if highs.getNumCol() == 0:
+            return _constant(highs)
+        if limits.deadline is not None:
+            left = max(0.0, limits.deadline - time.monotonic())
+            # Linear models are timed by the life of the instance, mixed-integer ones by the run.
+            highs.setOptionValue("time_limit", left if whole else left + highs.getRunTime())
+        _subscribe(highs, watch)
+        try:
+            ran = highs.run()
+        finally:
+            highs.clearCallbacks()
+        status = _status(highs.getModelStatus())
+        if ran == HighsStatus.kError:
+            raise RuntimeError(f"HiGHS failed in run() while claiming status {status}")
+        return _mixed_integer(highs, status) if whole else _linear(highs, status)
+
+
+def _open(model: Model) -> Any:
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    status = highs.passModel(
+        model.cost.size,
+        model.row_lower.size,
+        model.rows.values.size,
+        int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize),
+        model.offset,
+        model.cost,
+        model.lower,
+        model.upper,
+        model.row_lower,
+        model.row_upper,
+        model.rows.starts,
+        model.rows.indices,
+        model.rows.values,
+        model.integer.astype(np.int32),  # 1 is kInteger
+    )
+    _require_ok(status, "model")
+    return highs
+
+
+def _require_ok(status: Any, what: str) -> None:
+    # A warning means that HiGHS changed the numbers, such as dropping entries below 1e-9: another model.
+    if status != HighsStatus.kOk:
+        raise ValueError(
+            f"HiGHS refused or altered the {what} ({status.name}): entries must lie between 1e-9 and 1e15, "
+            "finite costs and bounds below 1e20"
+        )
+
+
+def _hint(highs: Any, start: NDArray[np.float64]) -> None:
+    """Hand a complete point over for checking, or a part (nan elsewhere) for completion."""
+    known = np.flatnonzero(~np.isnan(start)).astype(np.int32)
+    if known.size == start.size:
+        solution = highspy.HighsSolution()
+        solution.col_value = start
+        status = highs.setSolution(solution)
+    elif known.size:
+        status = highs.setSolution(known.size, known, start[known])
+    else:
+        return
+    if status == HighsStatus.kError:
+        raise ValueError(f"HiGHS refused a start of {known.size} values")
+
+
+def _subscribe(highs: Any, watch: Watch) -> None:
+    best, next_time = -math.inf, 0.0
+
+    def check(event: Any) -> None:
+        if watch.stopped():
+            event.interrupt()
+
+    def check_and_tell(event: Any) -> None:
+        nonlocal best, next_time
+        check(event)
+        bound = event.data_out.mip_dual_bound
+        now = time.monotonic()
+        if math.isfinite(bound) and bound > best and now >= next_time:
+            best, next_time = bound, now + _BOUND_PERIOD
+            watch.bound(bound)
+
+    def tell(event: Any) -> None:
+        watch.incumbent(np.array(event.data_out.mip_solution), event.data_out.objective_function_value)
+
+    highs.cbSimplexInterrupt += check
+    highs.cbIpmInterrupt += check
+    highs.cbMipInterrupt += check_and_tell  # the logging callback is silent when output is off
+    highs.cbMipImprovingSolution += tell
+
+
+def _status(status: Any) -> Status:
+    match status:
+        case HighsModelStatus.kOptimal:
+            return Status.OPTIMAL
+        case HighsModelStatus.kTimeLimit:
+            return Status.TIME_LIMIT
+        case HighsModelStatus.kInterrupt | HighsModelStatus.kHighsInterrupt:  # type: ignore[attr-defined]
+            return Status.INTERRUPTED
+        case HighsModelStatus.kInfeasible:
+            return Status.INFEASIBLE
+        case HighsModelStatus.kUnbounded:
+            return Status.UNBOUNDED
+        case HighsModelStatus.kUnboundedOrInfeasible:
+            return Status.INFEASIBLE_OR_UNBOUNDED
+        case (
+            HighsModelStatus.kNotset
+            | HighsModelStatus.kLoadError
+            | HighsModelStatus.kModelError
+            | HighsModelStatus.kPresolveError
+            | HighsModelStatus.kSolveError
+            | HighsModelStatus.kPostsolveError
+            | HighsModelStatus.kModelEmpty  # a model without columns never gets here
+            | HighsModelStatus.kUnknown
+            | HighsModelStatus.kMemoryLimit
+        ):
+            raise RuntimeError(f"HiGHS gave no answer: status {status.name}")
+        case (
+            HighsModelStatus.kObjectiveBound
+            | HighsModelStatus.kObjectiveTarget
+            | HighsModelStatus.kIterationLimit
+            | HighsModelStatus.kSolutionLimit
+        ):
+            raise RuntimeError(f"HiGHS stopped at a limit this door does not set: status {status.name}")
+        case _:
+            raise RuntimeError(f"HiGHS gave a status this library does not know: {status}")
+
+
+def _mixed_integer(highs: Any, status: Status) -> Outcome:
+    info = highs.getInfo()
+    x, objective = _point(highs, status, info)
+    bounded = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED) and math.isfinite(
+        info.mip_dual_bound
+    )
+    return Outcome(
+        status=status,
+        x=x,
+        objective=objective,
+        bound=info.mip_dual_bound if bounded else None,
+        nodes=max(0, info.mip_node_count),
+    )
+
+
+def _linear(highs: Any, status: Status) -> Outcome:
+    info = highs.getInfo()
+    x, objective = _point(highs, status, info)
+    solution = highs.getSolution()
+    bound = row_duals = col_duals = None
+    ended = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED)
+    if ended and solution.dual_valid and info.dual_solution_status == _FEASIBLE:
+        row_duals, col_duals = np.array(solution.row_dual), np.array(solution.col_dual)
+        # At a dual feasible basis the primal value, feasible or not, is the dual value: a bound before the
+        # end too. (mip_dual_bound is 0 for linear models, a stand-in.)
+        if status == Status.OPTIMAL or info.basis_validity == highspy.BasisValidity.kBasisValidityValid:
+            bound = float(info.objective_function_value)
+    return Outcome(
+        status=status, x=x, objective=objective, bound=bound, row_duals=row_duals, col_duals=col_duals
+    )
+
+
+def _point(highs: Any, status: Status, info: Any) -> tuple[NDArray[np.float64] | None, float | None]:
+    solution = highs.getSolution()
+    feasible = solution.value_valid and info.primal_solution_status == _FEASIBLE
+    if status == Status.OPTIMAL and not feasible:
+        raise RuntimeError("HiGHS claims an optimum and holds no feasible point")
+    if not feasible or status not in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED):
+        return None, None
+    return np.array(solution.col_value), float(info.objective_function_value)
+
+
+def _constant(highs: Any) -> Outcome:
+    """A model without columns, which HiGHS calls empty whatever its rows and its offset say."""
+    lp = highs.getLp()
+    lower, upper = np.array(lp.row_lower_), np.array(lp.row_upper_)
+    if (lower > 0.0).any() or (upper < 0.0).any():
+        return Outcome(status=Status.INFEASIBLE)
+    none = np.zeros(0)
+    value = float(lp.offset_)
+    return Outcome(
+        status=Status.OPTIMAL,
+        x=none,
+        objective=value,
+        bound=value,
+        row_duals=np.zeros(lower.size),
+        col_duals=none,
+    )

@@ -1,0 +1,96 @@
+"""Documents on disk: JSON with a format and a version, read with named errors, written whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+
+PathLike = str | os.PathLike[str]
+
+
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Write `content` to a temporary neighbour of `path` and rename it, so that no reader sees half a file.
+
+    Raises ValueError naming the file when it cannot be written.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: folder {target.parent} does not exist")
+    try:
+        _replace(target, content)
+    except OSError as error:
+        raise ValueError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _replace(target: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_json(path: PathLike, document: Mapping[str, Any]) -> None:
+    """Write one JSON document, integers exact, NaN refused."""
+    write_bytes(path, (json.dumps(document, default=plain, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: PathLike, *, kind: str, version: int = 1) -> dict[str, Any]:
+    """Read the document of format `kind`; ValueError names the file and what is wrong with it."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    try:
+        return expect(document, kind=kind, version=version)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def expect(document: object, *, kind: str, version: int = 1) -> dict[str, Any]:
+    """`document` itself when it is a JSON object of this format and version."""
+    if not isinstance(document, dict):
+        raise ValueError(f"expected a JSON object of format {kind!r}, found {type(document).__name__}")
+    if document.get("format") != kind:
+        raise ValueError(f"format must be {kind!r}, found {document.get('format')!r}")
+    if document.get("version") != version:
+        raise ValueError(f"version of {kind} must be {version}, found {document.get('version')!r}")
+    return cast(dict[str, Any], document)
+
+
+def field(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """One field of a document, its type checked; bool does not pass for int."""
+    if name not in document:
+        raise ValueError(f"field {name!r} is missing")
+    value = document[name]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ValueError(f"field {name!r} must be {' or '.join(k.__name__ for k in kinds)}, found {value!r:.80}")
+    return value
+
+
+def plain(value: object) -> object:
+    """NumPy values as the Python values JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

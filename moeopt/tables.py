@@ -1,0 +1,131 @@
+"""Tables for people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from moeopt.characteristics import Profile
+from moeopt.comparison import Evaluation, Row
+
+
+def number(value: float | None, pattern: str = ".3f") -> str:
+    """A number in a cell; a dash where there is none."""
+    return "–" if value is None else format(value, pattern)
+
+
+def placed(summary: dict[str, Any]) -> Table:
+    """Layers of a placement."""
+    table = Table(title="Placement", title_justify="left")
+    for name in ("layer", "status", "fan-out", "cost", "bound", "certified share", "max load / mean", "seconds"):
+        table.add_column(name, justify="left" if name == "status" else "right")
+    for layer in summary["layers"]:
+        table.add_row(
+            str(layer["layer"]),
+            layer["status"],
+            number(layer["fan_out"]),
+            number(layer["cost"], "d"),
+            number(layer["bound"], "d"),
+            number(layer["certified_share"], ".2%"),
+            number(layer["load_max_over_mean"], ".2f"),
+            number(layer["seconds"], ".2f"),
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        summary["status"],
+        number(summary["fan_out"]),
+        number(summary["cost"], "d"),
+        number(summary["cost_bound"], "d"),
+        number(summary["certified_share"], ".2%"),
+        "",
+        number(summary["seconds"], ".2f"),
+    )
+    return table
+
+
+def compared(rows: Sequence[Row]) -> Table:
+    """Methods, averaged over seeds."""
+    table = Table(title="Comparison", title_justify="left")
+    held_out = any(row.held_out_fan_out is not None for row in rows)
+    names = ["method", "status", "fan-out", "against linear", "certified share", "MaxVio", "seconds"]
+    for name in names + (["held-out fan-out", "held-out against linear"] if held_out else []):
+        table.add_column(name, justify="left" if name in ("method", "status") else "right")
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [row for row in rows if row.method == method]
+        cells = [
+            method,
+            ", ".join(dict.fromkeys(row.status for row in own)),
+            number(mean([row.fan_out for row in own])),
+            number(saving(mean([row.reduction for row in own])), "+.1%"),
+            number(mean([row.certified_share for row in own]), ".2%"),
+            number(mean([row.max_violation for row in own])),
+            number(mean([row.seconds for row in own]), ".2f"),
+        ]
+        if held_out:
+            cells.append(number(mean([row.held_out_fan_out for row in own])))
+            cells.append(number(saving(mean([row.held_out_reduction for row in own])), "+.1%"))
+        table.add_row(*cells)
+    return table
+
+
+def evaluated(result: Evaluation) -> Table:
+    """A placement judged on a trace."""
+    table = Table(title="Evaluation", title_justify="left", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    rows = [
+        ("fan-out (further GPUs per token and layer)", number(result.fan_out)),
+        ("linear placement", number(result.linear_fan_out)),
+        ("against linear", number(saving(result.reduction), "+.1%")),
+        ("further nodes", number(result.node_fan_out)),
+        *((f"fan-out of {name}", number(value)) for name, value in result.families.items()),
+        ("MaxVio, summed over layers", number(result.max_violation)),
+        ("MaxVio, median layer", number(result.median_layer)),
+        ("MaxVio, worst layer", number(result.worst_layer)),
+        ("Jain index, summed over layers", number(result.jain, ".4f")),
+        ("CV, summed over layers", number(result.variation)),
+    ]
+    for cells in rows:
+        table.add_row(*cells)
+    if result.broken:
+        table.add_row("broken rule", result.broken)
+    return table
+
+
+def profiled(profile: Profile) -> list[Table]:
+    """A trace in three tables."""
+    layers = Table(title=f"{profile.model or 'trace'}: layers", title_justify="left")
+    for name in ("layer", "max load / mean", "idle experts", "distinct sets", "families r", "prefill-decode r"):
+        layers.add_column(name, justify="right")
+    for layer in profile.layers:
+        layers.add_row(
+            str(layer.layer),
+            number(layer.max_over_mean, ".2f"),
+            str(layer.idle),
+            str(layer.distinct_sets),
+            number(layer.family_correlation, ".2f"),
+            number(layer.phase_correlation, ".2f"),
+        )
+    families = Table(title="Families", title_justify="left")
+    families.add_column("family")
+    families.add_column("tokens", justify="right")
+    for name, tokens in profile.families.items():
+        families.add_row(name, f"{tokens:,}")
+    similar = Table(title="Similarity of expert loads (Pearson r, mean over layers)", title_justify="left")
+    similar.add_column("families")
+    similar.add_column("r", justify="right")
+    for name, value in profile.similarity.items():
+        similar.add_row(name, number(value, ".2f"))
+    return [layers, families, similar] if profile.similarity else [layers, families]
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the known values; None when there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def saving(reduction: float | None) -> float | None:
+    """A reduction as a change: 0.3 becomes -0.3."""
+    return None if reduction is None else -reduction
