@@ -40,7 +40,10 @@ def solve(
     if reason := chosen.supports(problem.layer(0)):
         raise ValueError(f"method {chosen.name} does not treat this problem: {reason}")
     tasks = [
-        (_solve_layer, (chosen, problem.layer(index), stop, seed, None if start is None else start.layer(index)))
+        (
+            _solve_layer,
+            (chosen, problem.layer(index), stop, seed, None if start is None else start.layer(index)),
+        )
         for index in layers
     ]
     answers, interrupted = parallel.run(executor, tasks, done=on_layer)
@@ -96,4 +99,3 @@ def read_placement(path: PathLike) -> Placement:
         return Placement.from_dict(document)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-

@@ -48,9 +48,7 @@ class Auto(Method):
             result = method.solve(problem, stop=_rest(stop, clock), seed=seed, start=found.placement)
             message = result.message or f"swap search, then proof by {name}"
             history = (*found.history, *(event for event in result.history if event.bound is not None))
-            return replace(
-                result, method=repr(self), message=message, seconds=clock.elapsed, history=history
-            )
+            return replace(result, method=repr(self), message=message, seconds=clock.elapsed, history=history)
         return self._searched("swap", problem, clock, seed, start, f"no exact route: {reasons[0]}")
 
     def _searched(

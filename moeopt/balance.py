@@ -7,7 +7,7 @@ from moeopt.problem import Problem
 
 
 def balanced(load: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """int64 [experts]: heaviest first, each to the least loaded GPU that still has room for an equal share of experts."""
+    """int64 [experts]: heaviest first, each to the least loaded GPU with room for an equal share."""
     sizes = np.zeros(len(slots), np.int64)
     room = np.minimum(slots, -(-len(load) // len(slots)))
     if room.sum() < len(load):
@@ -23,7 +23,9 @@ def balanced(load: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.in
     return gpu_of
 
 
-def levelled(load: NDArray[np.int64], gpu_of: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+def levelled(
+    load: NDArray[np.int64], gpu_of: NDArray[np.int64], slots: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Swap or move experts away from the most loaded GPU while that lowers the larger of the two loads."""
     gpu_of = gpu_of.copy()
     carried = np.bincount(gpu_of, weights=load, minlength=len(slots)).astype(np.int64)
@@ -35,7 +37,9 @@ def levelled(load: NDArray[np.int64], gpu_of: NDArray[np.int64], slots: NDArray[
         after = np.maximum(carried[fullest] - shift, carried[gpu_of[other]][None, :] + shift)
         sizes = np.bincount(gpu_of, minlength=len(slots))
         roomy = np.flatnonzero((sizes < slots) & (np.arange(len(slots)) != fullest))
-        moved = np.maximum(carried[fullest] - load[own][:, None], carried[roomy][None, :] + load[own][:, None])
+        moved = np.maximum(
+            carried[fullest] - load[own][:, None], carried[roomy][None, :] + load[own][:, None]
+        )
         best_swap = after.min(initial=carried[fullest])
         best_move = moved.min(initial=carried[fullest])
         if min(best_swap, best_move) >= carried[fullest]:

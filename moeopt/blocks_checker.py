@@ -60,8 +60,6 @@ def check_blocks(problem: Problem, proof: Proof) -> str:
             else -_inside(blocks, sets.affinity(weights))
         )
         costs *= unit
-        if gpus * (scale * int(np.abs(costs).max()) + parts) >= LARGEST:
-            return "prices too large to be checked in 64-bit arithmetic"
         left = scale * costs - group
         if len(triples):
             left += _discounts_of(blocks, triples, discounts, experts)
@@ -70,6 +68,8 @@ def check_blocks(problem: Problem, proof: Proof) -> str:
             left -= price_of[column]
             load += sets.load[column]
         allowed = np.ones(len(blocks), bool) if problem.load_cap is None else load <= problem.load_cap
+        if gpus * (scale * int(np.abs(costs[allowed]).max(initial=0)) + parts) >= LARGEST:
+            return "prices too large to be checked in 64-bit arithmetic"
         if allowed.any() and (least := int(left[allowed].min())) < 0:
             block = blocks[allowed][left[allowed].argmin()].tolist()
             return f"block {block} has reduced cost {least}, below 0"
@@ -125,7 +125,12 @@ def _numbers(proof: Proof, experts: int) -> _Numbers:
     if len(numbers.prices) != experts or len(numbers.triples) != len(numbers.discounts):
         raise ValueError(f"expected {experts} prices and a discount for each triple")
     scalars = (numbers.scale, numbers.group_price, numbers.dual, numbers.searched)
-    for value in (*scalars, *numbers.prices, *numbers.discounts, *(e for triple in numbers.triples for e in triple)):
+    for value in (
+        *scalars,
+        *numbers.prices,
+        *numbers.discounts,
+        *(e for triple in numbers.triples for e in triple),
+    ):
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"expected whole numbers, found {value!r}")
     for triple in numbers.triples:

@@ -29,7 +29,8 @@ Slots = Annotated[
 ]
 Replicas = Annotated[int, typer.Option(help="Copies beyond the first, per layer, at most.")]
 Tolerance = Annotated[
-    str | None, typer.Option("--load-tolerance", help="Each GPU serves at most (1 + this) x mean. Default: free.")
+    str | None,
+    typer.Option("--load-tolerance", help="Each GPU serves at most (1 + this) x mean. Default: free."),
 ]
 Weights = Annotated[
     str | None, typer.Option(help="Shares of families in the objective: code=2,math=1. Default: by traffic.")
@@ -39,14 +40,18 @@ GpuCost = Annotated[int, typer.Option(help="Cost of a further GPU.")]
 NodeCost = Annotated[int, typer.Option(help="Cost of a further node.")]
 Layers = Annotated[str | None, typer.Option(help="Layers by absolute id: 0-3,7. Default: all.")]
 Seconds = Annotated[float, typer.Option(help="Time limit per layer and method.")]
-Workers = Annotated[int | None, typer.Option(help="Processes that solve layers in parallel. Default: the cores.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that solve layers in parallel. Default: the cores.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="File to write.", show_default=False)]
 
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("moeopt-demo"),
+    folder: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path(
+        "moeopt-demo"
+    ),
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,7 +101,9 @@ def place(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     layers: Layers = None,
     output: Output = None,
-    certificate: Annotated[Path | None, typer.Option(help="File for the certificate.", show_default=False)] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="File for the certificate.", show_default=False)
+    ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +118,16 @@ def place(
         _check_folder(path)
     chosen, stop = registry.method(method), Stop(seconds=seconds)
     problem, note = _problem(
-        _trace(trace, layers), gpus, nodes, slots, replicas, load_tolerance, weights, objective, gpu_cost, node_cost
+        _trace(trace, layers),
+        gpus,
+        nodes,
+        slots,
+        replicas,
+        load_tolerance,
+        weights,
+        objective,
+        gpu_cost,
+        node_cost,
     )
     count = len(problem.workload.layers)
     begun = time.perf_counter()
@@ -142,10 +158,16 @@ def compare(
     objective: Objective = "fan-out",
     gpu_cost: GpuCost = 1,
     node_cost: NodeCost = 0,
-    methods: Annotated[str, typer.Option(help="Names, separated by commas.")] = "linear,random,balance,swap,auto",
+    methods: Annotated[
+        str, typer.Option(help="Names, separated by commas.")
+    ] = "linear,random,balance,swap,auto",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each method.")] = 1,
-    held_out: Annotated[float, typer.Option(help="Share of requests set aside, split anew for each seed.")] = 0.0,
-    null: Annotated[bool, typer.Option("--null", help="Shuffle co-activation away first: the control.")] = False,
+    held_out: Annotated[
+        float, typer.Option(help="Share of requests set aside, split anew for each seed.")
+    ] = 0.0,
+    null: Annotated[
+        bool, typer.Option("--null", help="Shuffle co-activation away first: the control.")
+    ] = False,
     seconds: Seconds = 60.0,
     layers: Layers = None,
     workers: Workers = None,
@@ -277,7 +299,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")
+    ] = False,
 ) -> None:
     """Proved placements of Mixture-of-Experts experts on GPUs."""
 
@@ -369,7 +393,9 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as bars:
 
         def follow(text: str, total: int) -> Callable[[], None]:
             task = bars.add_task(text, total=total)

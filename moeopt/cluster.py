@@ -37,7 +37,9 @@ class Cluster:
         if self.gpu_cost + self.node_cost == 0:
             raise ValueError("gpu_cost and node_cost are both 0: every placement would cost nothing")
         if self.gpu_cost + self.node_cost > 1_000:
-            raise ValueError(f"gpu_cost + node_cost must be at most 1000, found {self.gpu_cost + self.node_cost}")
+            raise ValueError(
+                f"gpu_cost + node_cost must be at most 1000, found {self.gpu_cost + self.node_cost}"
+            )
         if isinstance(self.slots, int):
             _at_least("slots", self.slots, 1)
         else:
@@ -93,7 +95,8 @@ class Cluster:
         """Inverse of `to_dict`."""
         slots = storage.field(document, "slots", (int, list))
         numbers = {
-            name: storage.field(document, name, int) for name in ("nodes", "gpus_per_node", "gpu_cost", "node_cost")
+            name: storage.field(document, name, int)
+            for name in ("nodes", "gpus_per_node", "gpu_cost", "node_cost")
         }
         return cls(slots=slots if isinstance(slots, int) else tuple(slots), **numbers)
 

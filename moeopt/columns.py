@@ -37,12 +37,12 @@ class Columns:
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """int64 [columns]: experts in each block."""
-        return (self.members >= 0).sum(axis=1)
+        return np.asarray((self.members >= 0).sum(axis=1))
 
     @cached_property
     def full(self) -> bool:
         """Whether every slot is used, so that the number of blocks follows from the cover constraints."""
-        return self.members.shape[1] * self.groups == self.n_experts
+        return bool(self.members.shape[1] * self.groups == self.n_experts)
 
     def priced(self, prices: NDArray[Any]) -> NDArray[Any]:
         """[columns]: sum of `prices` [experts] over the members of each block."""
@@ -62,12 +62,12 @@ class Columns:
 
 
 def contents(n_experts: int, sizes: Sequence[int]) -> list[NDArray[np.int16]]:
-    """For each size r, int16 [C(E, r), r]: all subsets, in colexicographic order, so that a subset's row is its rank."""
+    """For each size r, int16 [C(E, r), r]: all subsets in colexicographic order: the row of a subset is its rank."""
     largest = max(sizes)
     wanted: list[NDArray[np.int16]] = []
     subsets = np.empty((1, 0), np.int16)
     for size in range(1, largest + 1):
-        # Colex order: by largest element t, then the (size-1)-subsets of 0..t-1, which are a prefix of the smaller list.
+        # By largest element t, then the (size-1)-subsets of 0..t-1: a prefix of the smaller list.
         parts = [
             np.column_stack([subsets[: comb(top, size - 1)], np.full(comb(top, size - 1), top, np.int16)])
             for top in range(size - 1, n_experts)

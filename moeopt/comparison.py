@@ -57,7 +57,9 @@ class Evaluation:
 def evaluate(placement: Placement, trace: Trace) -> Evaluation:
     """Judge a placement on a trace, which may be one it has never seen."""
     if placement.n_experts != trace.n_experts:
-        raise ValueError(f"the placement has {placement.n_experts} experts a layer, the trace {trace.n_experts}")
+        raise ValueError(
+            f"the placement has {placement.n_experts} experts a layer, the trace {trace.n_experts}"
+        )
     problem = _problem_of(placement, Workload.from_trace(trace.layers(placement.layer_ids)))
     traffic = Traffic.of(problem, problem.plan(placement))
     linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
@@ -164,7 +166,8 @@ def compare(
             kept, rest = trace.split(held_out, seed=seed)
             seen = replace(problem, workload=Workload.from_trace(kept.layers(problem.workload.layer_ids)))
         results = [
-            solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer) for method in chosen
+            solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer)
+            for method in chosen
         ]
         bounds = _best_bounds(results)
         rows += [

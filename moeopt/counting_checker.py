@@ -13,7 +13,8 @@ def check_counting(problem: Problem, proof: Proof) -> str:
     k, cluster = problem.workload.top_k, problem.cluster
     slots = sorted(cluster.slots_of.tolist(), reverse=True)
     node_slots = sorted(
-        (sum(cluster.slots_of[cluster.node_of == node].tolist()) for node in range(cluster.nodes)), reverse=True
+        (sum(cluster.slots_of[cluster.node_of == node].tolist()) for node in range(cluster.nodes)),
+        reverse=True,
     )
     further = cluster.gpu_cost * (_fewest(slots, k) - 1) + cluster.node_cost * (_fewest(node_slots, k) - 1)
     if further * problem.total_weight != proof.bound:

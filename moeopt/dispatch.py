@@ -39,15 +39,18 @@ class Dispatch:
     def violation(self, sets: ExpertSets, hosts: NDArray[np.bool_]) -> str:
         """Why this does not dispatch `sets` over `hosts` [experts, gpus]; empty when it does."""
         if (self.tokens < 0).any():
-            return f"dispatch row {int(np.argwhere(self.tokens < 0)[0, 0])} serves a negative number of tokens"
-        if self.sets.size and not (0 <= self.sets.min() and self.sets.max() < len(sets)):
+            return (
+                f"dispatch row {int(np.argwhere(self.tokens < 0)[0, 0])} serves a negative number of tokens"
+            )
+        if self.sets.size and not (self.sets.min() >= 0 and self.sets.max() < len(sets)):
             return f"dispatch names expert set {int(self.sets.max())}, there are {len(sets)}"
         served = np.zeros_like(sets.counts)
         np.add.at(served, self.sets, self.tokens)
         if (served != sets.counts).any():
             at, family = np.argwhere(served != sets.counts)[0]
-            return f"expert set {at} has {sets.counts[at, family]} tokens of family {family}, {served[at, family]} served"
-        if self.gpus.size and not (0 <= self.gpus.min() and self.gpus.max() < hosts.shape[1]):
+            wanted, found = sets.counts[at, family], served[at, family]
+            return f"expert set {at} has {wanted} tokens of family {family}, {found} served"
+        if self.gpus.size and not (self.gpus.min() >= 0 and self.gpus.max() < hosts.shape[1]):
             return f"dispatch names GPU {int(self.gpus.max())}, there are {hosts.shape[1]}"
         held = hosts[sets.members[self.sets], self.gpus]
         if not held.all():
@@ -115,7 +118,7 @@ def cover_plan(placement: Placement, workload: Workload, *, gpu_cost: int = 1, n
 def touched(labels: NDArray[Any]) -> NDArray[np.int64]:
     """int64 [rows]: distinct labels in each row of `labels` [rows, k] (GPUs or nodes)."""
     ordered = np.sort(labels, axis=1)
-    return 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1, dtype=np.int64)
+    return np.asarray(1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1, dtype=np.int64))
 
 
 def _dispatch(document: dict[str, Any]) -> Dispatch:
@@ -123,5 +126,7 @@ def _dispatch(document: dict[str, Any]) -> Dispatch:
     gpus = np.array(storage.field(document, "gpus", list), np.int32)
     tokens = np.array(storage.field(document, "tokens", list), np.int64)
     if sets.ndim != 1 or gpus.ndim != 2 or tokens.ndim != 2 or not len(sets) == len(gpus) == len(tokens):
-        raise ValueError(f"a dispatch needs equally many rows, found {sets.shape}, {gpus.shape}, {tokens.shape}")
+        raise ValueError(
+            f"a dispatch needs equally many rows, found {sets.shape}, {gpus.shape}, {tokens.shape}"
+        )
     return Dispatch(sets, gpus, tokens)

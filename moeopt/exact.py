@@ -93,7 +93,9 @@ def conclude(
     status: Status = "interrupted" if interrupted or incumbent.clock.interrupted else "feasible"
     result = incumbent.result(method, seed=seed, status=status)
     if impossible:
-        return replace(result, status="disagreement", message="declared infeasible, yet a placement is admissible")
+        return replace(
+            result, status="disagreement", message="declared infeasible, yet a placement is admissible"
+        )
     if proof is None:
         return result
     from moeopt.checker import check_layer
@@ -121,6 +123,7 @@ def _infeasible(method: Method, incumbent: Incumbent, *, seed: int) -> Result:
     problem = incumbent.problem
     reached = lightest(problem)
     result = incumbent.result(method, seed=seed, status="infeasible-claimed")
-    message = f"no placement meets load tolerance {float(problem.load_tolerance or 0):g}; {reached:.4f} can be met"
+    message = (
+        f"no placement meets load tolerance {float(problem.load_tolerance or 0):g}; {reached:.4f} can be met"
+    )
     return replace(result, status="infeasible-claimed", message=message, tolerance_reached=reached)
-

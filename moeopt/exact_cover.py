@@ -82,7 +82,9 @@ class Search:
             raise MemoryError(f"{len(members):,} blocks within the gap are too many to search")
         arena = np.empty(min(len(members) * (groups + 1), ARENA_LIMIT) + 1, np.int32)
         arena[: len(members)] = np.arange(len(members))
-        stack = np.zeros((groups + 2, 5), np.int64)  # per depth: first, last, branch expert, branch position, cost so far
+        stack = np.zeros(
+            (groups + 2, 5), np.int64
+        )  # per depth: first, last, branch expert, branch position, cost so far
         stack[0, 1] = len(members)
         return cls(
             members=members,

@@ -14,7 +14,8 @@ def meeting_weight(
 ) -> NDArray[np.int64]:
     """int64 [blocks]: weight of the sets that share an expert with each block of `subsets` [blocks, m].
 
-    By inclusion-exclusion over the non-empty subsets A of a block: sum of (-1)^(|A|+1) x weight of the sets that contain A.
+    By inclusion-exclusion over the non-empty subsets A of a block: the sum of (-1)^(|A|+1) x weight of the sets
+    that contain A.
     Exact: every partial sum stays below C(m, m/2) x total weight, which must be below 2^62.
     """
     m = subsets.shape[1]

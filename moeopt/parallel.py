@@ -89,5 +89,7 @@ def run(
 
 
 def _prepare(asked: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; Ctrl-C reaches the whole terminal group
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the parent decides; Ctrl-C reaches the whole terminal group
     interrupt_when(asked.is_set)

@@ -92,7 +92,12 @@ class Placement:
         """One layer, by position."""
         chosen = slice(index, index + 1)
         return type(self)(
-            self.hosts[chosen], self.primary[chosen], self.nodes, self.slots, self.layer_ids[chosen], self.model
+            self.hosts[chosen],
+            self.primary[chosen],
+            self.nodes,
+            self.slots,
+            self.layer_ids[chosen],
+            self.model,
         )
 
     @property
@@ -160,7 +165,9 @@ class Placement:
         if primary.dtype.kind not in "iu":
             raise ValueError(f"primary must hold whole numbers, found {primary.dtype}")
         model = storage.field(document, "model", str)
-        return cls(hosts, primary, nodes, slots if isinstance(slots, int) else tuple(slots), tuple(ids), model)
+        return cls(
+            hosts, primary, nodes, slots if isinstance(slots, int) else tuple(slots), tuple(ids), model
+        )
 
 
 def _expert_ids(held: object, experts: int, where: str) -> list[int]:

@@ -18,6 +18,7 @@ FIRST = 5_000  # columns of the first linear program
 BATCH = 3_000  # columns added a round
 CUTS = 60  # rows added a round
 VIOLATION = 0.05  # below it a row moves the bound less than it slows the rest
+DEAR = 10  # times more than any cover: the cost of leaving an expert out
 TALLEST = 1e5  # largest cost the solver sees: its tolerances are absolute
 ROOM = 1 << 61  # every integer of a proof stays below
 
@@ -55,8 +56,8 @@ class Prices:
         discounts: NDArray[np.float64],
     ) -> Self:
         """Round real duals in units of cost; lower the group price until no reduced cost is negative."""
-        parts = (columns.cost, duals, discounts, group)
-        highest = max(int(np.abs(part).max(initial=0)) + 1 for part in map(np.atleast_1d, parts))
+        parts = (columns.cost, duals, discounts, np.array([group]))
+        highest = max(int(np.abs(part).max(initial=0)) + 1 for part in parts)
         terms = (columns.members.shape[1] + 2 + len(discounts)) * max(columns.groups, 2)
         scale = 1
         while scale < 1 << 20 and 4 * scale * highest * terms < ROOM:
@@ -115,7 +116,6 @@ class Relaxation:
     def __init__(self, columns: Columns, *, seed: int) -> None:
         self.columns = columns
         self.triples = np.empty((0, 3), np.int64)
-        self.solvable = True
         rng = np.random.default_rng(seed)
         self._entered = np.zeros(len(columns), bool)
         cheapest = np.argpartition(columns.cost, min(FIRST // 2, len(columns) - 1))[: FIRST // 2]
@@ -142,7 +142,6 @@ class Relaxation:
                 self._group, rest = min(0.0, float(rest[0])), rest[1:]
             self._discounts = np.maximum(-rest, 0)
             self._point = outcome.x[experts:]
-            self.solvable = bool((outcome.x[:experts] < 1e-6).all())
             reduced = columns.cost - columns.priced(self._duals) - self._group
             attractive = np.flatnonzero((reduced < -1e-6 / self._unit) & ~self._entered)
             if len(self.triples) and len(attractive):
@@ -163,7 +162,7 @@ class Relaxation:
         self._entered[chosen] = True
         self._order = np.append(self._order, chosen)
         self._session.add_columns(
-            cost=self.columns.cost[chosen] * self._unit,
+            cost=np.asarray(self.columns.cost[chosen] * self._unit, float),
             lower=np.zeros(len(chosen)),
             upper=np.full(len(chosen), np.inf),
             columns=_coefficients(self.columns, chosen, self.triples),
@@ -202,8 +201,7 @@ def _restricted(columns: Columns, chosen: NDArray[np.int64], unit: float) -> "Ma
     from moeopt.matrix import Matrix
 
     experts, rows = columns.n_experts, columns.n_experts + (not columns.full)
-    spread = float(columns.cost.max() - columns.cost.min())
-    dear = (columns.groups * spread + float(np.abs(columns.cost).max()) + 1) * unit
+    dear = DEAR * (columns.groups + 1) * (float(np.abs(columns.cost).max()) + 1) * unit
     artificial = sparse.eye_array(rows, experts, format="csc")
     block = _coefficients(columns, chosen, np.empty((0, 3), np.int64))
     width = experts + len(chosen)

@@ -171,7 +171,7 @@ class Problem:
             pairs = zip(self.workload.layers, placement.primary, strict=True)
             return [self._cut(sets, gpu_of) for sets, gpu_of in pairs]
         plan = candidate if isinstance(candidate, Plan) else self.plan(candidate)
-        costs = []
+        costs: list[int] = []
         for sets, part in zip(self.workload.layers, plan.dispatches, strict=True):
             if broken := part.violation(sets, placement.hosts[len(costs)]):
                 raise ValueError(f"layer {self.workload.layer_ids[len(costs)]}: {broken}")

@@ -16,15 +16,20 @@ def reference_cost(problem: Problem) -> Fraction:
     Cut: a pair is together with probability sum m(m-1) / (E(E-1)).
     """
     sizes = equal_sizes(problem.workload.n_experts, problem.cluster.slots_of)
-    node_sizes = np.bincount(problem.cluster.node_of, weights=sizes, minlength=problem.cluster.nodes).astype(int)
+    node_sizes = np.bincount(problem.cluster.node_of, weights=sizes, minlength=problem.cluster.nodes).astype(
+        int
+    )
     levels = ((problem.cluster.gpu_cost, sizes.tolist()), (problem.cluster.node_cost, node_sizes.tolist()))
     n_layers = len(problem.workload.layers)
     experts, k = problem.workload.n_experts, problem.workload.top_k
     if problem.objective == "fan-out":
-        per_token = sum(price * (_expected_touched(experts, k, groups) - 1) for price, groups in levels)
+        parts = (price * (_expected_touched(experts, k, groups) - 1) for price, groups in levels)
+        per_token = sum(parts, Fraction(0))
         return per_token * problem.total_weight * n_layers
     pairs = problem.total_weight * comb(k, 2) * n_layers
-    return pairs * sum((price * (1 - _expected_together(experts, groups)) for price, groups in levels), Fraction(0))
+    return pairs * sum(
+        (price * (1 - _expected_together(experts, groups)) for price, groups in levels), Fraction(0)
+    )
 
 
 def equal_sizes(experts: int, slots: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ def method(name: str) -> Method:
     if name not in points:
         raise ValueError(f"no method is named {name!r}; known are {', '.join(sorted(points))}")
     made = points[name].load()()
-    return Exact(made) if points[name].group == FORMULATIONS else made  # type: ignore[no-any-return]
+    return Exact(made) if points[name].group == FORMULATIONS else made
 
 
 def methods() -> list[Method]:

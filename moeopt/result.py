@@ -79,7 +79,9 @@ class Result:
             placement=Placement.join(placements) if complete else None,
             cost=_sum([part.cost for part in parts]),
             bound=_sum([part.bound for part in parts]),
-            certificate=Certificate.join([part.certificate for part in parts if part.certificate is not None]),
+            certificate=Certificate.join(
+                [part.certificate for part in parts if part.certificate is not None]
+            ),
             seconds=sum(part.seconds for part in parts),
             method=parts[0].method,
             seed=parts[0].seed,

@@ -64,6 +64,8 @@ def solve_rows(
             run.search()
         except KeyboardInterrupt:
             run.interrupted = True
+        except WorkerDied as error:
+            run.message = f"the solver died: {error}"
     return run.result(method)
 
 
@@ -165,12 +167,11 @@ class _Run:
                 return
 
     def _ask(self, question: Callable[[], Outcome]) -> Outcome | None:
-        """What the solver answers, its ending noted; None when it died or contradicts itself or its start."""
+        """What the solver answers, its ending noted; None when it contradicts itself or its start."""
         try:
             outcome = question()
-        except WorkerDied as error:
-            self.message = f"the solver died: {error}"
-            return None
+        except WorkerDied:
+            raise
         except RuntimeError as error:
             self.contradiction = str(error)
             return None

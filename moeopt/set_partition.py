@@ -33,11 +33,9 @@ class Closing:
 
 
 def prove(columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int) -> tuple[Prices, Closing]:
-    """Prices, search, and more rows for better prices while the search is long. Valid however early the clock ends it."""
+    """Prices, then search, then more rows for better prices while the search is long; valid however early it ends."""
     relaxation = Relaxation(columns, seed=seed)
     prices = relaxation.solve(clock)
-    if not relaxation.solvable and not clock.expired:
-        return prices, Closing(-1, incumbent.cost is None, 0)
     nodes = 0
     while True:
         closing = close(columns, prices, incumbent=incumbent, clock=clock, patience=PATIENCE)

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_interrupted: Callable[[], bool] = bool  # bool() is False: nobody interrupts until `interrupt_when` says who may
+_interrupted: Callable[[], bool] = (
+    bool  # bool() is False: nobody interrupts until `interrupt_when` says who may
+)
 
 
 def interrupt_when(asked: Callable[[], bool]) -> None:

@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,7 +77,9 @@ def field(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...])
     value = document[name]
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ValueError(f"field {name!r} must be {' or '.join(k.__name__ for k in kinds)}, found {value!r:.80}")
+        raise ValueError(
+            f"field {name!r} must be {' or '.join(k.__name__ for k in kinds)}, found {value!r:.80}"
+        )
     return value
 
 

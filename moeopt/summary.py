@@ -11,7 +11,7 @@ from moeopt.traffic import Traffic
 
 
 def summarise(problem: Problem, result: Result, *, seconds: float) -> dict[str, Any]:
-    """The JSON answer of `place`; `seconds` is wall time. Exact costs are integers in units of `cost_unit` per token."""
+    """The JSON answer of `place`; `seconds` is wall time; costs are integers, `cost_unit` is one GPU for everybody."""
     unit = problem.total_weight
     layers = []
     for index, part in enumerate(result.layers):

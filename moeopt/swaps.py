@@ -33,7 +33,7 @@ def search_swaps(
 ) -> Any:
     """Improve `labels` by swaps until none helps, then kick, improve and keep the better, once for each row of `kicks`.
 
-    `labels` int32 [levels, seats]: GPU (level 0) and node of each seat's expert; seats beyond E are empty slots, so a
+    `labels` int32 [levels, seats]: GPU (level 0) and node of each seat's expert; seats beyond E are empty slots: a
     swap with one is a move. `prices` [levels]; `kicks` [rounds, 2 x swaps]: seats to exchange; `orders` [rounds, seats].
     A swap of e (on g) and f (on h) changes the cost of the sets with one of the two: arrive[e, h] - leave[e] +
     arrive[f, g] - leave[f], plus what sets with both were wrongly credited. Load above `cap` costs `penalty` each.
@@ -70,9 +70,36 @@ def search_swaps(
             for i in range(0, kicks.shape[1], 2):
                 e, f = kicks[round_ - 1, i], kicks[round_ - 1, i + 1]
                 if labels[0, e] != labels[0, f] and (e < experts or f < experts) and done < len(undo):
-                    value += _delta(e, f, experts, labels, prices, arrive, leave, members, weights, starts, of_expert, count)
+                    value += _delta(
+                        e,
+                        f,
+                        experts,
+                        labels,
+                        prices,
+                        arrive,
+                        leave,
+                        members,
+                        weights,
+                        starts,
+                        of_expert,
+                        count,
+                    )
                     value += _overload(e, f, experts, labels, load, carried, cap) * penalty
-                    _swap(e, f, experts, labels, load, carried, members, weights, starts, of_expert, count, arrive, leave)
+                    _swap(
+                        e,
+                        f,
+                        experts,
+                        labels,
+                        load,
+                        carried,
+                        members,
+                        weights,
+                        starts,
+                        of_expert,
+                        count,
+                        arrive,
+                        leave,
+                    )
                     undo[done, 0], undo[done, 1] = e, f
                     done += 1
         improved = True
@@ -96,11 +123,38 @@ def search_swaps(
                         rough += prices[level] * change
                     if rough < gain:
                         exact = _overload(e, f, experts, labels, load, carried, cap) * penalty
-                        exact += _delta(e, f, experts, labels, prices, arrive, leave, members, weights, starts, of_expert, count)
+                        exact += _delta(
+                            e,
+                            f,
+                            experts,
+                            labels,
+                            prices,
+                            arrive,
+                            leave,
+                            members,
+                            weights,
+                            starts,
+                            of_expert,
+                            count,
+                        )
                         if exact < gain:
                             gain, partner = exact, f
                 if partner >= 0 and done < len(undo):
-                    _swap(e, partner, experts, labels, load, carried, members, weights, starts, of_expert, count, arrive, leave)
+                    _swap(
+                        e,
+                        partner,
+                        experts,
+                        labels,
+                        load,
+                        carried,
+                        members,
+                        weights,
+                        starts,
+                        of_expert,
+                        count,
+                        arrive,
+                        leave,
+                    )
                     value += gain
                     undo[done, 0], undo[done, 1] = e, partner
                     done += 1
@@ -111,7 +165,19 @@ def search_swaps(
         elif value > best_value:
             for i in range(done - 1, -1, -1):
                 _swap(
-                    undo[i, 0], undo[i, 1], experts, labels, load, carried, members, weights, starts, of_expert, count, arrive, leave
+                    undo[i, 0],
+                    undo[i, 1],
+                    experts,
+                    labels,
+                    load,
+                    carried,
+                    members,
+                    weights,
+                    starts,
+                    of_expert,
+                    count,
+                    arrive,
+                    leave,
                 )
             value = best_value
     return best
@@ -131,7 +197,8 @@ def _overload(
     g, h = labels[0, e], labels[0, f]
     shift = (load[e] if e < experts else 0.0) - (load[f] if f < experts else 0.0)
     before = max(carried[g] - cap, 0.0) + max(carried[h] - cap, 0.0)
-    return max(carried[g] - shift - cap, 0.0) + max(carried[h] + shift - cap, 0.0) - before
+    after = max(carried[g] - shift - cap, 0.0) + max(carried[h] + shift - cap, 0.0)
+    return float(after - before)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

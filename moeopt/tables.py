@@ -17,7 +17,16 @@ def number(value: float | None, pattern: str = ".3f") -> str:
 def placed(summary: dict[str, Any]) -> Table:
     """Layers of a placement."""
     table = Table(title="Placement", title_justify="left")
-    for name in ("layer", "status", "fan-out", "cost", "bound", "certified share", "max load / mean", "seconds"):
+    for name in (
+        "layer",
+        "status",
+        "fan-out",
+        "cost",
+        "bound",
+        "certified share",
+        "max load / mean",
+        "seconds",
+    ):
         table.add_column(name, justify="left" if name == "status" else "right")
     for layer in summary["layers"]:
         table.add_row(
@@ -96,7 +105,14 @@ def evaluated(result: Evaluation) -> Table:
 def profiled(profile: Profile) -> list[Table]:
     """A trace in three tables."""
     layers = Table(title=f"{profile.model or 'trace'}: layers", title_justify="left")
-    for name in ("layer", "max load / mean", "idle experts", "distinct sets", "families r", "prefill-decode r"):
+    for name in (
+        "layer",
+        "max load / mean",
+        "idle experts",
+        "distinct sets",
+        "families r",
+        "prefill-decode r",
+    ):
         layers.add_column(name, justify="right")
     for layer in profile.layers:
         layers.add_row(

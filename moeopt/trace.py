@@ -152,7 +152,9 @@ def _checked_ids(experts: NDArray[Any], count: int) -> NDArray[Any]:
         repeated = (ordered[:, 1:] == ordered[:, :-1]).any(axis=-1)
         if repeated.any():
             token = int(np.argmax(repeated))
-            raise ValueError(f"expert repeated within token {token}, layer index {layer}: {ids[token, layer].tolist()}")
+            raise ValueError(
+                f"expert repeated within token {token}, layer index {layer}: {ids[token, layer].tolist()}"
+            )
     return ids.copy() if ids is experts else ids
 
 

@@ -55,7 +55,7 @@ class Traffic:
     @property
     def layer_fan_out(self) -> NDArray[np.float64]:
         """float [layers]."""
-        return self.gpus_touched.sum(axis=1) / self.tokens.sum() - 1
+        return np.asarray(self.gpus_touched.sum(axis=1) / self.tokens.sum() - 1)
 
     @property
     def family_fan_out(self) -> dict[str, float]:

@@ -14,9 +14,9 @@ def family_multipliers(
 ) -> NDArray[np.int64]:
     """int64 [families]: objective weight q_f of one token of each family.
 
-    Without weights all are 1. With weights alpha_f, normalised to sum 1, q_f is the rounding of
-    alpha_f / tokens_f on a scale that keeps sum_f q_f tokens_f below 2^50: a common denominator of the token counts would
-    overflow 64 bits on real traces. Rounding moves a family's share by less than tokens_f / 2^49 of itself.
+    Without weights all are 1. With weights alpha_f, normalised to sum 1, q_f is the rounding of alpha_f / tokens_f on
+    a scale that keeps sum_f q_f tokens_f below 2^50: a common denominator of the token counts would overflow 64 bits
+    on real traces. Rounding changes q_f by at most 1 in 2 q_f; `rounding_error` gives what a share really loses.
     Families that `weights` does not name get 0. Raises ValueError for an unknown family, a negative, non-finite
     or all-zero weight, or a weight on a family without tokens.
     """
@@ -26,7 +26,11 @@ def family_multipliers(
     for name, weight in weights.items():
         if name not in families:
             raise ValueError(f"family {name!r} is not in the trace, whose families are {', '.join(families)}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float | Fraction) or not np.isfinite(float(weight)):
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, int | float | Fraction)
+            or not np.isfinite(float(weight))
+        ):
             raise ValueError(f"weight of family {name!r} must be a finite number, found {weight!r}")
         if weight < 0:
             raise ValueError(f"weight of family {name!r} must not be negative, found {weight}")
@@ -42,9 +46,7 @@ def family_multipliers(
     return np.array([round(share * scale) for share in shares], np.int64)
 
 
-def rounding_error(
-    families: Sequence[str], tokens: NDArray[np.int64], weights: Mapping[str, float]
-) -> float:
+def rounding_error(families: Sequence[str], tokens: NDArray[np.int64], weights: Mapping[str, float]) -> float:
     """Largest relative difference between a family's share of the objective and the weight asked for."""
     exact = family_multipliers(families, tokens, weights)
     mass = [int(q) * int(t) for q, t in zip(exact, tokens, strict=True)]

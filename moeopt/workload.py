@@ -79,7 +79,9 @@ class ExpertSets:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical content, the same on every machine."""
-        content = hashlib.sha256(f"moeopt-sets 1 {self.n_experts} {self.members.shape} {self.counts.shape}".encode())
+        content = hashlib.sha256(
+            f"moeopt-sets 1 {self.n_experts} {self.members.shape} {self.counts.shape}".encode()
+        )
         content.update(self.members.astype("<i4").tobytes())
         content.update(self.counts.astype("<i8").tobytes())
         return content.hexdigest()
@@ -111,7 +113,8 @@ class Workload:
         one_hot = np.zeros((trace.n_tokens, families), np.int64)
         one_hot[np.arange(trace.n_tokens), trace.family] = 1
         layers = tuple(
-            ExpertSets.of(trace.experts[:, layer], one_hot, trace.n_experts) for layer in range(trace.n_layers)
+            ExpertSets.of(trace.experts[:, layer], one_hot, trace.n_experts)
+            for layer in range(trace.n_layers)
         )
         tokens = np.bincount(trace.family, minlength=families).astype(np.int64)
         tokens.setflags(write=False)
@@ -135,17 +138,23 @@ class Workload:
         """Counts summed; families are united by name."""
         for name in ("layer_ids", "n_experts", "top_k"):
             if getattr(self, name) != getattr(other, name):
-                raise ValueError(f"workloads differ in {name}: {getattr(self, name)} and {getattr(other, name)}")
+                raise ValueError(
+                    f"workloads differ in {name}: {getattr(self, name)} and {getattr(other, name)}"
+                )
         families = tuple(dict.fromkeys(self.families + other.families))
         layers = tuple(
             ExpertSets.of(
                 np.concatenate([a.members, b.members]),
-                np.concatenate([_spread(a.counts, self.families, families), _spread(b.counts, other.families, families)]),
+                np.concatenate(
+                    [_spread(a.counts, self.families, families), _spread(b.counts, other.families, families)]
+                ),
                 self.n_experts,
             )
             for a, b in zip(self.layers, other.layers, strict=True)
         )
-        tokens = _spread(self.tokens, self.families, families) + _spread(other.tokens, other.families, families)
+        tokens = _spread(self.tokens, self.families, families) + _spread(
+            other.tokens, other.families, families
+        )
         return type(self)(layers, self.layer_ids, families, tokens, self.model)
 
     @cached_property
@@ -178,7 +187,9 @@ class Workload:
             if members.ndim != 2 or counts.shape != (len(members), len(families)):
                 raise ValueError(f"members and counts do not fit: {members.shape}, {counts.shape}")
             ordered = np.sort(members, axis=1)
-            if members.size and (ordered.min() < 0 or ordered.max() >= experts or (np.diff(ordered) == 0).any()):
+            if members.size and (
+                ordered.min() < 0 or ordered.max() >= experts or (np.diff(ordered) == 0).any()
+            ):
                 raise ValueError(f"members must be distinct ids below {experts}")
             if (counts < 0).any() or (counts.sum(axis=0) != tokens).any():
                 raise ValueError(f"counts must be non-negative and sum to the tokens {tokens.tolist()}")

@@ -85,7 +85,9 @@ class Swap(Heuristic):
                 gpu = best.astype(np.int64)
                 yield problem.partition(gpu[: problem.workload.n_experts])
 
-    def _seats(self, problem: Problem, rng: np.random.Generator, start: Placement | None) -> NDArray[np.int64]:
+    def _seats(
+        self, problem: Problem, rng: np.random.Generator, start: Placement | None
+    ) -> NDArray[np.int64]:
         """int64 [seats]: GPU of each expert, then of each free slot."""
         experts, slots = problem.workload.n_experts, problem.cluster.slots_of
         if start is not None and start.is_partition:

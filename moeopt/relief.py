@@ -1,0 +1,441 @@
+"""Compiled kernels: tokens moved between copies until no GPU serves more than a cap, at little extra cost."""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+MOST_ASSIGNMENTS = 128  # of a set: beyond that only moves towards one GPU are tried
+PASSES = 4  # of the clean-up
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def reachable_cap(
+    spread: NDArray[np.int64], starts: NDArray[np.int64], hosts: NDArray[np.int32], cap: int
+) -> int:
+    """The smallest cap, at least `cap`, that some split of each expert's load over its hosts keeps.
+
+    `spread` int64 [experts, gpus]: any split to begin with. Augmenting paths inside a bisection: exact.
+    """
+    low, high = cap, max(cap, spread.sum(axis=0).max())
+    while low < high:
+        middle = low + (high - low) // 2 if low > cap else low
+        if _levelled(spread.copy(), starts, hosts, middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _levelled(
+    spread: NDArray[np.int64], starts: NDArray[np.int64], hosts: NDArray[np.int32], cap: int
+) -> bool:
+    """Whether `spread` can be brought below the cap; it is changed on the way."""
+    experts, gpus = spread.shape
+    loads = spread.sum(axis=0)
+    source = np.empty(gpus, np.int64)
+    through = np.empty(gpus, np.int64)
+    queue = np.empty(gpus, np.int64)
+    while True:
+        root = loads.argmax()
+        if loads[root] <= cap:
+            return True
+        source[:] = -1
+        source[root] = root
+        queue[0] = root
+        first, last, goal = 0, 1, -1
+        while first < last and goal < 0:
+            g = queue[first]
+            first += 1
+            for e in range(experts):
+                if spread[e, g] == 0:
+                    continue
+                for i in range(starts[e], starts[e + 1]):
+                    h = hosts[i]
+                    if source[h] < 0:
+                        source[h], through[h] = g, e
+                        queue[last] = h
+                        last += 1
+                        if loads[h] < cap and goal < 0:
+                            goal = h
+        if goal < 0:
+            return False
+        amount = min(loads[root] - cap, cap - loads[goal])
+        h = goal
+        while h != root:
+            amount = min(amount, spread[through[h], source[h]])
+            h = source[h]
+        loads[root] -= amount
+        loads[goal] += amount
+        h = goal
+        while h != root:
+            spread[through[h], source[h]] -= amount
+            spread[through[h], h] += amount
+            h = source[h]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def relieve(
+    members: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    tokens: NDArray[np.int64],
+    served: NDArray[np.int32],
+    loads: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    hosts: NDArray[np.int32],
+    node_of: NDArray[np.int64],
+    gpu_cost: int,
+    node_cost: int,
+    cap: int,
+) -> Any:
+    """Move tokens until `loads` keep a cap that can be kept: (origin, served, tokens, prices).
+
+    Groups are tokens of one set and one family: `members` and `served` int32 [groups, k], `weights` objective weight
+    of a token, `tokens` int64 [groups], all with a choice; `loads` int64 [gpus] includes all other tokens.
+    `starts`, `hosts`: the GPUs of each expert. The answer lists parts of groups, `origin` their groups.
+
+    An auction: the fullest GPU sheds its excess where that costs least per activation, prices of other GPUs
+    included, and asks the rate of the last move (and a little more) from then on. What is left, if anything, follows
+    cheapest paths of single moves, which exist whenever the cap can be kept. A clean-up undoes what fits back.
+    """
+    groups, k = members.shape
+    gpus = len(loads)
+    size = 2 * groups + 64 * gpus
+    origin = np.empty(size, np.int64)
+    part = np.empty((size, k), np.int32)
+    amount = np.empty(size, np.int64)
+    origin[:groups], part[:groups], amount[:groups] = np.arange(groups), served, tokens
+    used = groups
+    prices, free = np.zeros(gpus), np.zeros(gpus)
+    rates, which, target = np.empty(size), np.empty(size, np.int64), np.empty((size, k), np.int32)
+    trial, best, room = np.empty(k, np.int32), np.empty(k, np.int32), np.empty(gpus, np.int64)
+    step = (gpu_cost + node_cost) * max((weights * tokens).sum() / max(tokens.sum(), 1), 1.0) / 64
+    for round_ in range(48 * gpus):
+        g = loads.argmax()
+        excess = loads[g] - cap
+        if excess <= 0 or used + 1 >= size:
+            break
+        if round_ % (8 * gpus) == 8 * gpus - 1:
+            step *= 2
+        count = 0
+        for a in range(used):
+            for j in range(k):
+                if part[a, j] == g:
+                    o = origin[a]
+                    rate = _cheapest(
+                        members[o],
+                        part[a],
+                        weights[o],
+                        starts,
+                        hosts,
+                        node_of,
+                        gpu_cost,
+                        node_cost,
+                        prices,
+                        g,
+                        room,
+                        trial,
+                        best,
+                    )
+                    if rate < np.inf:
+                        rates[count], which[count], target[count] = rate, a, best
+                        count += 1
+                    break
+        rate = 0.0
+        for i in np.argsort(rates[:count], kind="mergesort"):
+            if excess <= 0:
+                break
+            rate = rates[i]
+            relief = 0
+            for j in range(k):
+                relief += (part[which[i], j] == g) - (target[i, j] == g)
+            moved = min(amount[which[i]], -(-excess // relief))
+            used = _move(which[i], moved, target[i], origin, part, amount, used, loads)
+            excess = loads[g] - cap
+        prices[g] += max(rate, 0.0) + step
+    while loads.max() > cap:
+        if used + gpus >= size:
+            origin, part, amount = _longer(origin, used), _longer_rows(part, used), _longer(amount, used)
+            size = len(origin)
+        used = _augment(
+            members,
+            weights,
+            starts,
+            hosts,
+            node_of,
+            gpu_cost,
+            node_cost,
+            cap,
+            origin,
+            part,
+            amount,
+            used,
+            loads,
+        )
+    if len(rates) < size:
+        rates, which = np.empty(size), np.empty(size, np.int64)
+    for _ in range(PASSES):
+        if used * 2 >= size:
+            origin, part, amount = _longer(origin, used), _longer_rows(part, used), _longer(amount, used)
+            size = len(origin)
+            rates, which = np.empty(size), np.empty(size, np.int64)
+        count = 0
+        room[:] = cap - loads
+        for a in range(used):
+            o = origin[a]
+            saving = _cheapest(
+                members[o],
+                part[a],
+                weights[o],
+                starts,
+                hosts,
+                node_of,
+                gpu_cost,
+                node_cost,
+                free,
+                -1,
+                room,
+                trial,
+                best,
+            )
+            if saving < np.inf:
+                rates[count], which[count] = saving, a
+                count += 1
+        for i in np.argsort(rates[:count], kind="mergesort"):
+            a = which[i]
+            o = origin[a]
+            room[:] = cap - loads
+            saving = _cheapest(
+                members[o],
+                part[a],
+                weights[o],
+                starts,
+                hosts,
+                node_of,
+                gpu_cost,
+                node_cost,
+                free,
+                -1,
+                room,
+                trial,
+                best,
+            )
+            if saving < np.inf:
+                moved = amount[a]
+                for j in range(k):
+                    more = 0
+                    for i_ in range(k):
+                        more += (best[i_] == best[j]) - (part[a, i_] == best[j])
+                    if more > 0:
+                        moved = min(moved, room[best[j]] // more)
+                used = _move(a, moved, best, origin, part, amount, used, loads)
+        if count == 0:
+            break
+    return origin[:used], part[:used], amount[:used], prices
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _hops(served: NDArray[np.int32], node_of: NDArray[np.int64], gpu_cost: int, node_cost: int) -> int:
+    """Cost of the GPUs and nodes that one token touches."""
+    cost = 0
+    for j in range(len(served)):
+        new_gpu, new_node = True, True
+        for i in range(j):
+            if served[i] == served[j]:
+                new_gpu = new_node = False
+                break
+            if node_of[served[i]] == node_of[served[j]]:
+                new_node = False
+        cost += gpu_cost * new_gpu + node_cost * new_node
+    return cost
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _score(
+    trial: NDArray[np.int32],
+    now: NDArray[np.int32],
+    hops: int,
+    weight: float,
+    node_of: NDArray[np.int64],
+    gpu_cost: int,
+    node_cost: int,
+    prices: NDArray[np.float64],
+    g: int,
+    room: NDArray[np.int64],
+) -> float:
+    """Extra cost of `trial` over `now`: an activation of relief for GPU g, or a token if g < 0 and it fits and saves."""
+    k = len(trial)
+    relief = 0
+    change = 0.0
+    for j in range(k):
+        relief += (now[j] == g) - (trial[j] == g)
+        change += prices[trial[j]] - prices[now[j]]
+    if g >= 0 and relief <= 0:
+        return np.inf
+    change += weight * (_hops(trial, node_of, gpu_cost, node_cost) - hops)
+    if g >= 0:
+        return change / relief
+    if change >= 0:
+        return np.inf
+    for j in range(k):
+        more = 0
+        for i in range(k):
+            more += (trial[i] == trial[j]) - (now[i] == trial[j])
+        if more > room[trial[j]] and more > 0:
+            return np.inf
+    return change
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _cheapest(
+    experts: NDArray[np.int32],
+    now: NDArray[np.int32],
+    weight: float,
+    starts: NDArray[np.int64],
+    hosts: NDArray[np.int32],
+    node_of: NDArray[np.int64],
+    gpu_cost: int,
+    node_cost: int,
+    prices: NDArray[np.float64],
+    g: int,
+    room: NDArray[np.int64],
+    trial: NDArray[np.int32],
+    best: NDArray[np.int32],
+) -> float:
+    """Lowest `_score` of another assignment of one token, written to `best`; infinite when there is none."""
+    k = len(experts)
+    hops = _hops(now, node_of, gpu_cost, node_cost)
+    lowest = np.inf
+    assignments = 1
+    for j in range(k):
+        assignments = min(assignments * (starts[experts[j] + 1] - starts[experts[j]]), MOST_ASSIGNMENTS + 1)
+    if assignments <= MOST_ASSIGNMENTS:
+        for number in range(assignments):
+            rest = number
+            for j in range(k):
+                copies = starts[experts[j] + 1] - starts[experts[j]]
+                trial[j] = hosts[starts[experts[j]] + rest % copies]
+                rest //= copies
+            score = _score(trial, now, hops, weight, node_of, gpu_cost, node_cost, prices, g, room)
+            if score < lowest:
+                lowest = score
+                best[:] = trial
+        return lowest
+    for h in range(len(node_of)):
+        for which in range(k + 2):  # one member to h; all that g serves and h holds; all that h holds
+            trial[:] = now
+            for j in range(k):
+                if j == which or (which == k and now[j] == g) or which == k + 1:
+                    for i in range(starts[experts[j]], starts[experts[j] + 1]):
+                        if hosts[i] == h:
+                            trial[j] = h
+            score = _score(trial, now, hops, weight, node_of, gpu_cost, node_cost, prices, g, room)
+            if score < lowest:
+                lowest = score
+                best[:] = trial
+    return lowest
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _move(
+    a: int,
+    moved: int,
+    target: NDArray[np.int32],
+    origin: NDArray[np.int64],
+    part: NDArray[np.int32],
+    amount: NDArray[np.int64],
+    used: int,
+    loads: NDArray[np.int64],
+) -> int:
+    """Serve `moved` tokens of part `a` by `target`, as a new part unless that is all of them; parts then used."""
+    for j in range(part.shape[1]):
+        loads[part[a, j]] -= moved
+        loads[target[j]] += moved
+    if moved == amount[a]:
+        part[a] = target
+        return used
+    amount[a] -= moved
+    origin[used], part[used], amount[used] = origin[a], target, moved
+    return used + 1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _augment(
+    members: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    hosts: NDArray[np.int32],
+    node_of: NDArray[np.int64],
+    gpu_cost: int,
+    node_cost: int,
+    cap: int,
+    origin: NDArray[np.int64],
+    part: NDArray[np.int32],
+    amount: NDArray[np.int64],
+    used: int,
+    loads: NDArray[np.int64],
+) -> int:
+    """Relieve the fullest GPU along the cheapest path of single moves to a GPU below the cap; parts then used."""
+    gpus, k = len(loads), members.shape[1]
+    cost = np.full((gpus, gpus), np.inf)
+    what = np.empty((gpus, gpus, 2), np.int64)
+    trial = np.empty(k, np.int32)
+    for a in range(used):
+        experts = members[origin[a]]
+        hops = _hops(part[a], node_of, gpu_cost, node_cost)
+        trial[:] = part[a]
+        for j in range(k):
+            g = part[a, j]
+            for i in range(starts[experts[j]], starts[experts[j] + 1]):
+                h = hosts[i]
+                if h == g:
+                    continue
+                trial[j] = h
+                change = max(weights[origin[a]] * (_hops(trial, node_of, gpu_cost, node_cost) - hops), 0.0)
+                if change < cost[g, h]:
+                    cost[g, h], what[g, h, 0], what[g, h, 1] = change, a, j
+            trial[j] = g
+    root = loads.argmax()
+    distance = np.full(gpus, np.inf)
+    source = np.full(gpus, -1)
+    distance[root] = 0.0
+    for _ in range(gpus):
+        for g in range(gpus):
+            for h in range(gpus):
+                if h != root and distance[g] + cost[g, h] < distance[h]:
+                    distance[h], source[h] = distance[g] + cost[g, h], g
+    goal = -1
+    for h in range(gpus):
+        if loads[h] < cap and distance[h] < np.inf and (goal < 0 or distance[h] < distance[goal]):
+            goal = h
+    moved = min(loads[root] - cap, cap - loads[goal])
+    h = goal
+    while h != root:
+        moved = min(moved, amount[what[source[h], h, 0]])
+        h = source[h]
+    # From the far end back, so that no GPU on the way rises; a part met twice may have fewer tokens left.
+    h = goal
+    while h != root:
+        a, j = what[source[h], h]
+        moved = min(moved, amount[a])
+        trial[:] = part[a]
+        trial[j] = h
+        used = _move(a, moved, trial, origin, part, amount, used, loads)
+        h = source[h]
+    return used
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _longer(values: NDArray[np.int64], used: int) -> Any:
+    longer = np.empty(4 * len(values), np.int64)
+    longer[:used] = values[:used]
+    return longer
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _longer_rows(values: NDArray[np.int32], used: int) -> Any:
+    longer = np.empty((4 * len(values), values.shape[1]), np.int32)
+    longer[:used] = values[:used]
+    return longer
