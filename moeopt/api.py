@@ -3,18 +3,21 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from moeopt import parallel, registry
 from moeopt.certificate import Certificate
+from moeopt.cluster import Cluster
 from moeopt.method import Method
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.stop import Stop
 from moeopt.storage import PathLike
+from moeopt.trace import Trace
 
 
 def solve(
@@ -55,7 +58,17 @@ def solve(
     return replace(joined, status="interrupted") if interrupted else joined
 
 
+@cache
+def _warm(method: Method, objective: str) -> None:
+    """Compile the method's kernels, or load them, on a problem of no size: no layer's clock pays for it."""
+    experts = np.array([[[0, 1]], [[1, 2]], [[2, 3]], [[0, 3]]], np.uint8)
+    problem = Problem.from_trace(Trace(experts, 4), Cluster.of(gpus=2, slots=2), objective=objective)
+    if not method.supports(problem):
+        method.solve(problem, stop=Stop(seconds=None, candidates=1), seed=0)
+
+
 def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start: Placement | None) -> Result:
+    _warm(method, problem.objective)
     layer_seed = np.random.SeedSequence([seed, problem.workload.layer_ids[0]]).generate_state(1)[0]
     result = method.solve(problem, stop=stop, seed=int(layer_seed), start=start)
     return replace(result, seed=seed)
@@ -75,7 +88,6 @@ def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) 
     from moeopt import checker, storage
     from moeopt.certificate import FORMAT
     from moeopt.recording import read_trace
-    from moeopt.trace import Trace
 
     if not isinstance(certificate, Certificate | Mapping):
         certificate = storage.read_json(certificate, kind=FORMAT)

@@ -1,9 +1,11 @@
 """Equal counts, even loads: heaviest expert first, then swaps between the fullest GPU and the others."""
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.problem import Problem
+from moeopt.problem import Problem, rounded_up
 
 
 def balanced(load: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -54,9 +56,9 @@ def levelled(
 
 
 def lightest(problem: Problem) -> float:
-    """Load tolerance that a levelled partition of a problem of one layer meets."""
+    """Load tolerance that a levelled partition of a problem of one layer meets, rounded up to four decimals."""
     (sets,) = problem.workload.layers
     slots = problem.cluster.slots_of
     gpu_of = levelled(sets.load, balanced(sets.load, slots), slots)
     highest = int(np.bincount(gpu_of, weights=sets.load, minlength=len(slots)).max())
-    return highest * problem.cluster.gpus / problem.load_total - 1
+    return rounded_up(Fraction(highest * problem.cluster.gpus, problem.load_total) - 1)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from moeopt import storage
@@ -59,12 +59,17 @@ class Certificate:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self | None:
-        """One certificate of several layers; None when there is none. Placements are kept when every part has one."""
+        """One certificate of several layers; None when there is none.
+
+        Placements are kept when every part has one; without them only the bounds are claimed.
+        """
         if not parts:
             return None
         placements = [part.placement for part in parts if part.placement is not None]
-        placement = Placement.join(placements) if len(placements) == len(parts) else None
-        return cls(parts[0].fields, tuple(proof for part in parts for proof in part.proofs), placement)
+        proofs = tuple(proof for part in parts for proof in part.proofs)
+        if len(placements) == len(parts):
+            return cls(parts[0].fields, proofs, Placement.join(placements))
+        return cls(parts[0].fields, tuple(replace(proof, cost=None, optimal=False) for proof in proofs))
 
     @property
     def layer_ids(self) -> tuple[int, ...]:

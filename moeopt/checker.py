@@ -42,7 +42,7 @@ def verify(certificate: Certificate | Mapping[str, Any], trace: Trace) -> Verdic
     try:
         workload = Workload.from_trace(trace.layers(certificate.layer_ids))
         problem = Problem.from_fields(dict(certificate.fields), workload)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         return Verdict(False, f"the problem cannot be rebuilt from this trace: {error}")
     if workload.layer_ids != certificate.layer_ids:
         return Verdict(False, f"layers must be distinct and ascending, found {list(certificate.layer_ids)}")
@@ -65,6 +65,8 @@ def check_layer(problem: Problem, proof: Proof, placement: Placement | None) -> 
     if (proof.cost is None) != (placement is None):
         return "a cost comes with a placement, and a placement with its cost"
     if placement is not None:
+        if placement.slots != problem.cluster.slots:
+            return f"the placement states slots {placement.slots}, the problem {problem.cluster.slots}"
         try:
             if broken := problem.violation(placement):
                 return f"the placement is not admissible: {broken}"

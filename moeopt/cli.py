@@ -1,16 +1,14 @@
 """The command line: thin verbs over the library."""
 
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from moeopt import __version__
+from moeopt.terminal import check_folder, exit_code, progress, show
 
 app = typer.Typer(
     name="moeopt",
@@ -58,9 +56,9 @@ def demo(
     """Place a real MoE's experts on 8 GPUs, prove it, compare it, export it."""
     from moeopt.demonstration import demonstrate
 
-    with _progress(quiet=as_json) as follow:
-        answer, show = demonstrate(folder, workers=_workers(workers), follow=follow)
-    _show(answer, show, as_json=as_json)
+    with progress(quiet=as_json) as follow:
+        answer, draw = demonstrate(folder, workers=workers, follow=follow)
+    show(answer, draw, as_json=as_json)
 
 
 @app.command()
@@ -79,9 +77,10 @@ def convert(
 def profile(trace: TraceFile, layers: Layers = None, as_json: AsJson = False) -> None:
     """Loads, families and phases of a trace."""
     from moeopt import characteristics, tables
+    from moeopt.options import recorded
 
-    answer = characteristics.profile(_trace(trace, layers))
-    _show(answer.to_dict(), lambda: tables.profiled(answer), as_json=as_json)
+    answer = characteristics.profile(recorded(trace, layers))
+    show(answer.to_dict(), lambda: tables.profiled(answer), as_json=as_json)
 
 
 @app.command()
@@ -110,28 +109,29 @@ def place(
     """Place experts, layer by layer, and prove how good the placement is."""
     from moeopt import registry, storage, tables
     from moeopt.api import solve
+    from moeopt.options import recorded, stated, worker_count
     from moeopt.parallel import processes
     from moeopt.stop import Stop
     from moeopt.summary import summarise
 
     for path in (output, certificate):
-        _check_folder(path)
+        check_folder(path)
     chosen, stop = registry.method(method), Stop(seconds=seconds)
-    problem, note = _problem(
-        _trace(trace, layers),
-        gpus,
-        nodes,
-        slots,
-        replicas,
-        load_tolerance,
-        weights,
-        objective,
-        gpu_cost,
-        node_cost,
+    problem, note = stated(
+        recorded(trace, layers),
+        gpus=gpus,
+        nodes=nodes,
+        slots=slots,
+        replicas=replicas,
+        load_tolerance=load_tolerance,
+        weights=weights,
+        objective=objective,
+        gpu_cost=gpu_cost,
+        node_cost=node_cost,
     )
     count = len(problem.workload.layers)
     begun = time.perf_counter()
-    with _progress(quiet=as_json) as follow, processes(min(_workers(workers), count)) as executor:
+    with progress(quiet=as_json) as follow, processes(worker_count(workers, layers=count)) as executor:
         step = follow(f"{method}, {count} layers", count)
         result = solve(problem, chosen, stop=stop, seed=seed, executor=executor, on_layer=lambda _: step())
     answer = summarise(problem, result, seconds=time.perf_counter() - begun)
@@ -140,10 +140,10 @@ def place(
         storage.write_json(output, result.placement.to_dict())
     if certificate is not None and result.certificate is not None:
         storage.write_json(certificate, result.certificate.to_dict())
-    _show(answer, lambda: [tables.placed(answer), answer["message"]], as_json=as_json)
+    show(answer, lambda: [tables.placed(answer), answer["message"]], as_json=as_json)
     if certificate is not None and result.certificate is None:
         typer.echo(f"moeopt: no certificate written: nothing was proved ({result.status})", err=True)
-    raise typer.Exit(_exit_code(result.status))
+    raise typer.Exit(exit_code(result.status))
 
 
 @app.command()
@@ -177,33 +177,42 @@ def compare(
     from dataclasses import asdict
 
     from moeopt import comparison, control, tables
-    from moeopt.options import name_list
+    from moeopt.options import name_list, recorded, stated, worker_count
     from moeopt.parallel import processes
     from moeopt.stop import Stop
 
     if held_out and not 0 < held_out < 1:
         raise ValueError(f"--held-out must lie between 0 and 1, found {held_out}")
     names = name_list(methods)
-    recorded = _trace(trace, layers)
-    recorded = control.null(recorded, seed=0) if null else recorded
-    problem, note = _problem(
-        recorded, gpus, nodes, slots, replicas, load_tolerance, weights, objective, gpu_cost, node_cost
+    traffic = recorded(trace, layers)
+    traffic = control.null(traffic, seed=0) if null else traffic
+    problem, note = stated(
+        traffic,
+        gpus=gpus,
+        nodes=nodes,
+        slots=slots,
+        replicas=replicas,
+        load_tolerance=load_tolerance,
+        weights=weights,
+        objective=objective,
+        gpu_cost=gpu_cost,
+        node_cost=node_cost,
     )
     count = len(problem.workload.layers)
-    with _progress(quiet=as_json) as follow, processes(min(_workers(workers), count)) as executor:
+    with progress(quiet=as_json) as follow, processes(worker_count(workers, layers=count)) as executor:
         step = follow(f"{len(names)} methods, {seeds} seeds", count * len(names) * seeds)
         rows = comparison.compare(
             problem,
             names,
             seeds=range(seeds),
             stop=Stop(seconds=seconds),
-            trace=recorded,
+            trace=traffic,
             held_out=held_out,
             executor=executor,
             on_layer=lambda _: step(),
         )
     answer = {"rows": [asdict(row) for row in rows], "null": null, "held_out": held_out, "message": note}
-    _show(answer, lambda: [tables.compared(rows), note], as_json=as_json)
+    show(answer, lambda: [tables.compared(rows), note], as_json=as_json)
 
 
 @app.command()
@@ -219,7 +228,7 @@ def evaluate(placement: Annotated[Path, typer.Argument()], trace: TraceFile, as_
         answer = comparison.evaluate(placed, recorded)
     except ValueError as error:
         raise ValueError(f"{placement} on {trace}: {error}") from error
-    _show(answer.to_dict(), lambda: [tables.evaluated(answer)], as_json=as_json)
+    show(answer.to_dict(), lambda: [tables.evaluated(answer)], as_json=as_json)
 
 
 @app.command()
@@ -256,7 +265,7 @@ def verify(certificate: Annotated[Path, typer.Argument()], trace: TraceFile, as_
         if verdict.accepted
         else f"rejected: {verdict.reason}"
     )
-    _show(answer, lambda: [text], as_json=as_json)
+    show(answer, lambda: [text], as_json=as_json)
     raise typer.Exit(0 if verdict.accepted else 1)
 
 
@@ -276,19 +285,7 @@ def methods(as_json: AsJson = False) -> None:
         return [drawn]
 
     answer = [{"name": method.name, "summary": method.summary, "settings": repr(method)} for method in known]
-    _show({"methods": answer}, table, as_json=as_json)
-
-
-def main() -> None:
-    """Run the command line: exit code 2 and one line for bad input, 130 for an interrupt."""
-    try:
-        app()
-    except ValueError as error:
-        typer.echo(f"moeopt: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("moeopt: interrupted", err=True)
-        sys.exit(130)
+    show({"methods": answer}, table, as_json=as_json)
 
 
 def _version(wanted: bool) -> None:
@@ -306,99 +303,13 @@ def _root(
     """Proved placements of Mixture-of-Experts experts on GPUs."""
 
 
-def _trace(path: Path, layers: str | None) -> Any:
-    from moeopt.options import layer_list
-    from moeopt.recording import read_trace
-
-    wanted = layer_list(layers)
-    trace = read_trace(path)
+def main() -> None:
+    """Run the command line: exit code 2 and one line for bad input, 130 for an interrupt."""
     try:
-        return trace if wanted is None else trace.layers(wanted)
+        app()
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _problem(
-    trace: Any,
-    gpus: int,
-    nodes: int,
-    slots: int | None,
-    replicas: int,
-    load_tolerance: str | None,
-    weights: str | None,
-    objective: str,
-    gpu_cost: int,
-    node_cost: int,
-) -> tuple[Any, str]:
-    """The problem of the options, and a line on families that got no weight."""
-    from moeopt.cluster import Cluster
-    from moeopt.options import family_shares, named_families
-    from moeopt.problem import Problem
-
-    if gpus < 1:
-        raise ValueError(f"gpus must be at least 1, found {gpus}")
-    even = -(-(trace.n_experts + max(replicas, 0)) // gpus)
-    cluster = Cluster.of(
-        gpus=gpus, nodes=nodes, slots=even if slots is None else slots, gpu_cost=gpu_cost, node_cost=node_cost
-    )
-    shares = family_shares(weights)
-    problem = Problem.from_trace(
-        trace,
-        cluster,
-        replicas=replicas,
-        family_weights=shares,
-        objective=objective,
-        load_tolerance=load_tolerance,
-    )
-    problem.total_weight  # noqa: B018 - raises for weights that do not fit the trace before anything runs
-    return problem, named_families(shares, trace.families)
-
-
-def _check_folder(path: Path | None) -> None:
-    """Before the work, not after it."""
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"{path}: folder {path.parent} does not exist")
-
-
-def _workers(asked: int | None) -> int:
-    from moeopt.parallel import available_cores
-
-    return available_cores() if asked is None else asked
-
-
-def _exit_code(status: str) -> int:
-    return {"infeasible-claimed": 3, "none-found": 3, "interrupted": 130, "disagreement": 1}.get(status, 0)
-
-
-def _show(answer: dict[str, Any], draw: Callable[[], list[Any]], *, as_json: bool) -> None:
-    """JSON, or what `draw` gives, on standard output."""
-    from moeopt.storage import plain
-
-    if as_json:
-        typer.echo(json.dumps(answer, default=plain, allow_nan=False))
-        return
-    from rich.console import Console
-
-    console = Console()
-    for item in draw():
-        if item:
-            console.print(item)
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Start bars on standard error where somebody looks at it: follow(text, total) gives a function that steps one."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as bars:
-
-        def follow(text: str, total: int) -> Callable[[], None]:
-            task = bars.add_task(text, total=total)
-            return lambda: bars.advance(task)
-
-        yield follow
+        typer.echo(f"moeopt: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("moeopt: interrupted", err=True)
+        sys.exit(130)

@@ -1,5 +1,6 @@
 """GPUs, nodes and the slots they offer to the experts of one layer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -8,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt import storage
+
+MOST = 1 << 31  # of every number here
+MOST_GPUS = 65_536
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,20 @@ class Cluster:
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("gpus_per_node", 1), ("gpu_cost", 0), ("node_cost", 0)):
             _at_least(name, getattr(self, name), least)
+            object.__setattr__(self, name, int(getattr(self, name)))
         if self.gpu_cost + self.node_cost == 0:
             raise ValueError("gpu_cost and node_cost are both 0: every placement would cost nothing")
         if self.gpu_cost + self.node_cost > 1_000:
             raise ValueError(
                 f"gpu_cost + node_cost must be at most 1000, found {self.gpu_cost + self.node_cost}"
             )
-        if isinstance(self.slots, int):
+        if self.gpus > MOST_GPUS:
+            raise ValueError(f"nodes x gpus_per_node must be at most {MOST_GPUS}, found {self.gpus}")
+        if isinstance(self.slots, int | np.integer):
             _at_least("slots", self.slots, 1)
+            object.__setattr__(self, "slots", int(self.slots))
+        elif not isinstance(self.slots, Sequence | np.ndarray):
+            raise ValueError(f"slots must be one whole number or one for each GPU, found {self.slots!r}")
         else:
             slots = tuple(self.slots)
             if len(slots) != self.gpus:
@@ -49,6 +59,7 @@ class Cluster:
             for gpu, value in enumerate(slots):
                 _at_least(f"slots of GPU {gpu}", value, 0)
             # Equal slots have one spelling, so that equal clusters compare equal.
+            slots = tuple(int(value) for value in slots)
             object.__setattr__(self, "slots", slots[0] if len(set(slots)) == 1 and slots[0] > 0 else slots)
 
     @classmethod
@@ -106,3 +117,5 @@ def _at_least(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be a whole number, found {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, found {value}")
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, found {value}")

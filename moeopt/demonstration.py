@@ -8,6 +8,7 @@ from typing import Any
 from moeopt import api, storage, tables
 from moeopt.cluster import Cluster
 from moeopt.comparison import compare, mean_fan_out
+from moeopt.options import worker_count
 from moeopt.parallel import processes
 from moeopt.problem import Problem
 from moeopt.recording import write_trace
@@ -20,7 +21,7 @@ Follow = Callable[[str, int], Callable[[], None]]
 
 
 def demonstrate(
-    folder: Path, *, workers: int, follow: Follow
+    folder: Path, *, workers: int | None, follow: Follow
 ) -> tuple[dict[str, Any], Callable[[], list[Any]]]:
     """Write placement, certificate, engine file and trace into `folder`; the JSON answer and what to show."""
     if not folder.exists():
@@ -32,7 +33,7 @@ def demonstrate(
     problem = Problem.from_trace(trace, Cluster.of(gpus=8, slots=trace.n_experts // 8))
     methods = (*BASELINES, "blocks")
     layers = len(problem.workload.layers)
-    with processes(min(workers, layers)) as executor:
+    with processes(worker_count(workers, layers=layers)) as executor:
         step = follow("comparing", layers * len(methods))
         stop = Stop(seconds=60)
         rows = compare(problem, BASELINES, stop=stop, executor=executor, on_layer=lambda _: step())

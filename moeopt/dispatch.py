@@ -38,12 +38,20 @@ class Dispatch:
 
     def violation(self, sets: ExpertSets, hosts: NDArray[np.bool_]) -> str:
         """Why this does not dispatch `sets` over `hosts` [experts, gpus]; empty when it does."""
+        rows = len(self.sets)
+        for name, found, wanted in (
+            ("GPUs", self.gpus.shape, (rows, sets.top_k)),
+            ("tokens", self.tokens.shape, (rows, sets.counts.shape[1])),
+        ):
+            if found != wanted:
+                return f"dispatch of {rows} rows has {name} of shape {found}, expected {wanted}"
         if (self.tokens < 0).any():
             return (
                 f"dispatch row {int(np.argwhere(self.tokens < 0)[0, 0])} serves a negative number of tokens"
             )
         if self.sets.size and not (self.sets.min() >= 0 and self.sets.max() < len(sets)):
-            return f"dispatch names expert set {int(self.sets.max())}, there are {len(sets)}"
+            wrong = self.sets[(self.sets < 0) | (self.sets >= len(sets))][0]
+            return f"dispatch names expert set {wrong}, there are {len(sets)}"
         served = np.zeros_like(sets.counts)
         np.add.at(served, self.sets, self.tokens)
         if (served != sets.counts).any():
@@ -51,7 +59,8 @@ class Dispatch:
             wanted, found = sets.counts[at, family], served[at, family]
             return f"expert set {at} has {wanted} tokens of family {family}, {found} served"
         if self.gpus.size and not (self.gpus.min() >= 0 and self.gpus.max() < hosts.shape[1]):
-            return f"dispatch names GPU {int(self.gpus.max())}, there are {hosts.shape[1]}"
+            wrong = self.gpus[(self.gpus < 0) | (self.gpus >= hosts.shape[1])][0]
+            return f"dispatch names GPU {wrong}, there are {hosts.shape[1]}"
         held = hosts[sets.members[self.sets], self.gpus]
         if not held.all():
             row, column = np.argwhere(~held)[0]

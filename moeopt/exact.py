@@ -58,12 +58,8 @@ class Exact(Method):
             return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
         if closing.finished and incumbent.cost is None:
             return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
-        bound = columns.offset - (-(prices.dual(columns) + closing.searched + 1) // prices.scale)
-        proof = self._proof(
-            incumbent,
-            bound=bound,
-            numbers=prices.numbers(columns, searched=closing.searched),
-        )
+        bound = prices.bound(columns, searched=closing.searched)
+        proof = self._proof(incumbent, bound=bound, numbers=prices.numbers(columns, bound=bound))
         return conclude(self, incumbent, seed=seed, proof=proof)
 
     def _proof(self, incumbent: Incumbent, *, bound: int, numbers: dict[str, Any]) -> Proof:
@@ -124,6 +120,6 @@ def _infeasible(method: Method, incumbent: Incumbent, *, seed: int) -> Result:
     reached = lightest(problem)
     result = incumbent.result(method, seed=seed, status="infeasible-claimed")
     message = (
-        f"no placement meets load tolerance {float(problem.load_tolerance or 0):g}; {reached:.4f} can be met"
+        f"no placement meets load tolerance {float(problem.load_tolerance or 0):g}; {reached:g} can be met"
     )
     return replace(result, status="infeasible-claimed", message=message, tolerance_reached=reached)

@@ -68,7 +68,8 @@ class Search:
     ) -> Self:
         """A search that has not started. `members` [blocks, m] padded with -1; `reduced` int64 [blocks], at least 0.
 
-        `labels` int64 [blocks] are the names that `best` uses; `empty` is the reduced cost of a group left empty. Raises MemoryError when the candidates are too many to hold.
+        `labels` int64 [blocks] are the names that `best` uses; `empty` is the reduced cost of a group left empty.
+        Raises MemoryError when the candidates are too many to hold.
         """
         order = np.argsort(reduced, kind="stable")
         members, reduced = np.ascontiguousarray(members[order]), reduced[order]
@@ -82,9 +83,8 @@ class Search:
             raise MemoryError(f"{len(members):,} blocks within the gap are too many to search")
         arena = np.empty(min(len(members) * (groups + 1), ARENA_LIMIT) + 1, np.int32)
         arena[: len(members)] = np.arange(len(members))
-        stack = np.zeros(
-            (groups + 2, 5), np.int64
-        )  # per depth: first, last, branch expert, branch position, cost so far
+        # Per depth: first and last candidate, branch expert, branch position, reduced cost so far.
+        stack = np.zeros((groups + 2, 5), np.int64)
         stack[0, 1] = len(members)
         return cls(
             members=members,

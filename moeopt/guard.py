@@ -73,14 +73,22 @@ def least_peak(load: NDArray[np.int64], hosts: NDArray[np.bool_]) -> int:
     return _reachable(load, hosts, cap=-(-int(load.sum()) // hosts.shape[1]))
 
 
+def shortfall(load: NDArray[np.int64], hosts: NDArray[np.bool_], *, cap: int) -> tuple[int, NDArray[np.bool_]]:
+    """(activations that no dispatch brings under the cap, bool [gpus]: GPUs too full together, 0 and none if it holds).
+
+    The second is a minimum cut: only copies of these GPUs' experts on other GPUs can help.
+    """
+    from moeopt.spread import shortage
+
+    missing, stuck = shortage(load, *_host_lists(hosts), hosts.shape[1], cap)
+    return int(missing), stuck
+
+
 def _reachable(load: NDArray[np.int64], hosts: NDArray[np.bool_], *, cap: int) -> int:
     """The cap itself when some dispatch meets it, otherwise the least peak."""
-    from moeopt.relief import reachable_cap
+    from moeopt.spread import reachable_cap
 
-    starts, gpus = _host_lists(hosts)
-    spread = np.zeros(hosts.shape, np.int64)
-    spread[np.arange(len(load)), hosts.argmax(axis=1)] = load
-    return int(reachable_cap(spread, starts, gpus, cap))
+    return int(reachable_cap(load, *_host_lists(hosts), hosts.shape[1], cap))
 
 
 def _host_lists(hosts: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

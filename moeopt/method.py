@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
 from moeopt.placement import Placement
-from moeopt.problem import Problem
+from moeopt.problem import Problem, rounded_up
 from moeopt.result import Event, Result, Status
 from moeopt.stop import Clock, Stop
 
@@ -71,6 +72,8 @@ class Incumbent:
 
     def offer(self, placement: Placement) -> bool:
         """Judge a candidate; True when it is admissible and the cheapest so far."""
+        if placement.slots != self.problem.cluster.slots:
+            placement = replace(placement, slots=self.problem.cluster.slots)  # it answers this problem now
         if broken := self.problem.violation(placement):
             self.reason = broken
             self._note_load(placement)
@@ -84,10 +87,10 @@ class Incumbent:
 
     def _note_load(self, placement: Placement) -> None:
         problem = self.problem
-        if problem.load_cap is None:
+        if problem.load_cap is None or replace(problem, load_tolerance=None).violation(placement):
             return
         loads = problem.plan(placement).dispatches[0].gpu_loads(problem.cluster.gpus)
-        reached = int(loads.max()) * problem.cluster.gpus / problem.load_total - 1
+        reached = rounded_up(Fraction(int(loads.max()) * problem.cluster.gpus, problem.load_total) - 1)
         self._lightest = reached if self._lightest is None else min(self._lightest, reached)
 
     def result(self, method: Method, *, seed: int, status: Status) -> Result:

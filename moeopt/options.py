@@ -2,6 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+
+from moeopt.cluster import Cluster
+from moeopt.parallel import available_cores
+from moeopt.problem import Problem
+from moeopt.recording import read_trace
+from moeopt.trace import Trace
 
 
 def layer_list(text: str | None) -> list[int] | None:
@@ -53,3 +60,53 @@ def named_families(weights: dict[str, float] | None, families: Sequence[str]) ->
         return ""
     left_out = [name for name in families if not weights.get(name)]
     return f"families without weight: {', '.join(left_out)}" if left_out else ""
+
+
+def recorded(path: Path, layers: str | None) -> Trace:
+    """The trace of a file, or the layers of it that `--layers` names."""
+    wanted = layer_list(layers)
+    trace = read_trace(path)
+    try:
+        return trace if wanted is None else trace.layers(wanted)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def stated(
+    trace: Trace,
+    *,
+    gpus: int,
+    nodes: int,
+    slots: int | None,
+    replicas: int,
+    load_tolerance: str | None,
+    weights: str | None,
+    objective: str,
+    gpu_cost: int,
+    node_cost: int,
+) -> tuple[Problem, str]:
+    """The problem of the options, and a line on families that got no weight."""
+    if gpus < 1:
+        raise ValueError(f"gpus must be at least 1, found {gpus}")
+    even = -(-(trace.n_experts + max(replicas, 0)) // gpus)
+    cluster = Cluster.of(
+        gpus=gpus, nodes=nodes, slots=even if slots is None else slots, gpu_cost=gpu_cost, node_cost=node_cost
+    )
+    shares = family_shares(weights)
+    problem = Problem.from_trace(
+        trace,
+        cluster,
+        replicas=replicas,
+        family_weights=shares,
+        objective=objective,
+        load_tolerance=load_tolerance,
+    )
+    problem.total_weight  # noqa: B018 - raises for weights that do not fit the trace before anything runs
+    return problem, named_families(shares, trace.families)
+
+
+def worker_count(asked: int | None, *, layers: int) -> int:
+    """Processes to start: as asked or as many as there are cores, no more than layers."""
+    if asked is not None and asked < 1:
+        raise ValueError(f"--workers must be at least 1, found {asked}")
+    return min(available_cores() if asked is None else asked, layers)

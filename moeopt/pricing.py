@@ -76,8 +76,13 @@ class Prices:
         """Scaled bound on the sum of block costs."""
         return int(self.experts.sum()) + columns.groups * self.group - int(self.discounts.sum())
 
-    def numbers(self, columns: Columns, *, searched: int) -> dict[str, Any]:
-        """What a certificate of kind "blocks" carries."""
+    def bound(self, columns: Columns, *, searched: int) -> int:
+        """Proved when every cover of total reduced cost up to `searched` is known to cost at least this."""
+        return columns.offset - (-(self.dual(columns) + searched + 1) // self.scale)
+
+    def numbers(self, columns: Columns, *, bound: int) -> dict[str, Any]:
+        """What a certificate of kind "blocks" carries: no more search than the bound needs."""
+        searched = max(-1, self.scale * (bound - columns.offset - 1) - self.dual(columns))
         return {
             "scale": self.scale,
             "prices": self.experts.tolist(),
@@ -90,8 +95,8 @@ class Prices:
 
     @property
     def empty(self) -> int:
-        """Reduced cost of an empty GPU."""
-        return -self.group
+        """Reduced cost of an empty GPU; 0 where every slot is used and none is empty."""
+        return max(0, -self.group)
 
 
 def discounted(columns: Columns, triples: NDArray[np.int64], discounts: NDArray[Any]) -> NDArray[Any]:

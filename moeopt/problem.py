@@ -19,6 +19,7 @@ from moeopt.workload import ExpertSets, Workload
 
 FORMAT = "moeopt-problem"
 OBJECTIVES = ("fan-out", "cut")
+LOOSEST = 1_000_000  # load tolerance; with G GPUs G - 1 allows everything
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ class Problem:
                 least = Fraction(load * self.cluster.gpus, copies * self.load_total) - 1
                 raise ValueError(
                     f"load tolerance {float(self.load_tolerance or 0):g} cannot be met: layer {layer}, expert {expert} "
-                    f"alone serves {load} activations, a GPU may serve {cap}; at least {_rounded_up(least)} is needed"
+                    f"alone serves {load} activations, a GPU may serve {cap}; at least {rounded_up(least)} is needed"
                 )
 
     @classmethod
@@ -261,14 +262,18 @@ def _tolerance(value: Fraction | float | str | None) -> Fraction | None:
     if value is None:
         return None
     try:
+        if abs(int(str(value).lower().partition("e")[2] or 0)) > 100:  # would take long to write out
+            raise ValueError("exponent beyond 100")
         tolerance = value if isinstance(value, Fraction) else Fraction(str(value))
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(f"load tolerance must be a number, found {value!r}") from error
     if tolerance < 0:
         raise ValueError(f"load tolerance must not be negative, found {value}")
+    if tolerance > LOOSEST:
+        raise ValueError(f"load tolerance must be at most {LOOSEST}, found {value}")
     return tolerance
 
 
-def _rounded_up(value: Fraction) -> float:
+def rounded_up(value: Fraction) -> float:
     """Rounded up to four decimals, so that typing the number shown is enough."""
     return float(-(-value * 10_000 // 1)) / 10_000

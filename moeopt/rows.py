@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.balance import balanced, levelled
 from moeopt.certificate import Certificate, Proof
 from moeopt.checker import check_layer
+from moeopt.descent import cut_descents, lightest_placement
 from moeopt.formulation import Formulation, Provable, Tabulated
 from moeopt.method import Incumbent, Method
 from moeopt.multipliers import exact_bound, whole_multipliers
 from moeopt.placement import Placement
-from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
 from moeopt.solvers.door import Outcome, Session, WorkerDied
 from moeopt.solvers.door import Status as Ending
@@ -26,6 +26,7 @@ from moeopt.stop import Clock
 
 __all__ = ["solve_rows"]
 
+_DESCENTS = 32
 _CLAIM = 1e-6  # relative; what a float solver's bound may be off
 
 
@@ -61,6 +62,7 @@ def solve_rows(
                 incumbent.offer(start)
             run.relax()
             run.prove()
+            run.descend()
             run.search()
         except KeyboardInterrupt:
             run.interrupted = True
@@ -132,6 +134,17 @@ class _Run:
             return
         self.proof = proof
         self.best.history.append(Event(self.clock.elapsed, self.best.cost, bound))
+
+    def descend(self) -> None:
+        """Offer quick local optima of the cut, so that the search starts from a placement."""
+        if self.statement.problem.objective != "cut" or self.impossible:
+            return
+        proposals = cut_descents(self.statement.problem, rng=np.random.default_rng(self.seed))
+        for placement in islice(proposals, _DESCENTS):
+            if self._finished():
+                return
+            self.clock.candidates += 1
+            self.best.offer(placement)
 
     def search(self) -> None:
         """Let the solver branch, adding the rows that its points break, until its last point breaks none."""
@@ -219,7 +232,7 @@ class _Run:
         """What was found, and what of it is proved."""
         best, problem = self.best, self.statement.problem
         if self.impossible and best.placement is None:
-            best.offer(_lightest(problem))  # says how close one gets, or contradicts the solver
+            best.offer(lightest_placement(problem))  # says how close one gets, or contradicts the solver
         claimed, cost = self._claimed_bound(), best.cost
         bound = None if self.proof is None else self.proof.bound
         status, message = self._verdict(cost=cost, bound=bound, claimed=claimed)
@@ -273,11 +286,3 @@ class _Run:
         if self.closed and self.best.cost is not None and abs(self.best.cost - claimed) <= slack:
             return self.best.cost
         return self.statement.divisor * ceil((claimed - slack) / self.statement.divisor)
-
-
-def _lightest(problem: Problem) -> Placement:
-    """A placement with the loads as even as a quick search makes them."""
-    workload, slots = problem.workload, problem.cluster.slots_of
-    load = workload.layers[0].load
-    gpu_of = levelled(load, balanced(load, slots), slots)
-    return Placement.partition([gpu_of], problem.cluster, layer_ids=workload.layer_ids, model=workload.model)

@@ -23,7 +23,7 @@ class Closing:
     | field | holds |
     |---|---|
     | searched | every cover of total reduced cost at most this was looked at; -1 when none was |
-    | finished | nothing is left to look at: the incumbent is optimal, or there is no cover at all |
+    | finished | the incumbent is as close to the bound as asked for, or there is no cover at all |
     | nodes | visited |
     """
 
@@ -64,8 +64,12 @@ def close(
     while True:
         ceiling = _above_all(columns) if incumbent.cost is None else incumbent.cost - columns.offset
         limit = min(heaviest, prices.scale * ceiling + base)
-        if searched >= limit:
-            return Closing(max(limit, -1), True, nodes)
+        if searched >= limit:  # no cover lies above `heaviest`
+            return Closing(max(prices.scale * ceiling + base, -1), True, nodes)
+        if incumbent.cost is not None and clock.closes(
+            incumbent.cost, prices.bound(columns, searched=searched)
+        ):
+            return Closing(searched, True, nodes)
         budget = min(budget, limit)
         near = np.flatnonzero(prices.reduced <= budget)
         search = Search.over(

@@ -34,7 +34,8 @@ def search_swaps(
     """Improve `labels` by swaps until none helps, then kick, improve and keep the better, once for each row of `kicks`.
 
     `labels` int32 [levels, seats]: GPU (level 0) and node of each seat's expert; seats beyond E are empty slots: a
-    swap with one is a move. `prices` [levels]; `kicks` [rounds, 2 x swaps]: seats to exchange; `orders` [rounds, seats].
+    swap with one is a move. `prices` [levels]; `kicks` [rounds, 2 x swaps]: seats to exchange; `orders` [rounds,
+    seats].
     A swap of e (on g) and f (on h) changes the cost of the sets with one of the two: arrive[e, h] - leave[e] +
     arrive[f, g] - leave[f], plus what sets with both were wrongly credited. Load above `cap` costs `penalty` each.
     Returns the best labels of level 0.

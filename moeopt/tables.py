@@ -15,26 +15,18 @@ def number(value: float | None, pattern: str = ".3f") -> str:
 
 
 def placed(summary: dict[str, Any]) -> Table:
-    """Layers of a placement."""
+    """Layers of a placement; bounds per token where the objective is the fan-out, exact costs otherwise."""
     table = Table(title="Placement", title_justify="left")
-    for name in (
-        "layer",
-        "status",
-        "fan-out",
-        "cost",
-        "bound",
-        "certified share",
-        "max load / mean",
-        "seconds",
-    ):
-        table.add_column(name, justify="left" if name == "status" else "right")
+    fan_out = summary["objective"] == "fan-out"
+    names = ("layer", "status", "fan-out", "bound" if fan_out else "cut", "share", "load", "seconds")
+    for name in names:
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for layer in summary["layers"]:
         table.add_row(
             str(layer["layer"]),
             layer["status"],
             number(layer["fan_out"]),
-            number(layer["cost"], "d"),
-            number(layer["bound"], "d"),
+            number(layer["fan_out_bound"]) if fan_out else number(layer["cost"], "d"),
             number(layer["certified_share"], ".2%"),
             number(layer["load_max_over_mean"], ".2f"),
             number(layer["seconds"], ".2f"),
@@ -44,12 +36,13 @@ def placed(summary: dict[str, Any]) -> Table:
         "all",
         summary["status"],
         number(summary["fan_out"]),
-        number(summary["cost"], "d"),
-        number(summary["cost_bound"], "d"),
+        number(summary["bound"]) if fan_out else number(summary["cost"], "d"),
         number(summary["certified_share"], ".2%"),
         "",
         number(summary["seconds"], ".2f"),
     )
+    table.caption = "share: certified share of the attainable saving; load: busiest GPU over the mean"
+    table.caption_justify = "left"
     return table
 
 
@@ -57,14 +50,16 @@ def compared(rows: Sequence[Row]) -> Table:
     """Methods, averaged over seeds."""
     table = Table(title="Comparison", title_justify="left")
     held_out = any(row.held_out_fan_out is not None for row in rows)
-    names = ["method", "status", "fan-out", "against linear", "certified share", "MaxVio", "seconds"]
-    for name in names + (["held-out fan-out", "held-out against linear"] if held_out else []):
-        table.add_column(name, justify="left" if name in ("method", "status") else "right")
+    names = ["method", "fan-out", "vs linear", "share", "MaxVio", "s"]
+    names += ["held-out", "vs linear"] if held_out else []
+    for name in [*names, "status"]:
+        table.add_column(
+            name, justify="left" if name in ("method", "status") else "right", no_wrap=name != "status"
+        )
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
         cells = [
             method,
-            ", ".join(dict.fromkeys(row.status for row in own)),
             number(mean([row.fan_out for row in own])),
             number(saving(mean([row.reduction for row in own])), "+.1%"),
             number(mean([row.certified_share for row in own]), ".2%"),
@@ -74,7 +69,11 @@ def compared(rows: Sequence[Row]) -> Table:
         if held_out:
             cells.append(number(mean([row.held_out_fan_out for row in own])))
             cells.append(number(saving(mean([row.held_out_reduction for row in own])), "+.1%"))
-        table.add_row(*cells)
+        table.add_row(*cells, ", ".join(dict.fromkeys(row.status for row in own)))
+    table.caption = (
+        "means over seeds; share: certified share of the attainable saving; MaxVio: of the median layer"
+    )
+    table.caption_justify = "left"
     return table
 
 
@@ -123,12 +122,14 @@ def profiled(profile: Profile) -> list[Table]:
             number(layer.family_correlation, ".2f"),
             number(layer.phase_correlation, ".2f"),
         )
+    layers.caption = "max / mean: busiest expert; r: Pearson correlation of expert loads"
+    layers.caption_justify = "left"
     families = Table(title="Families", title_justify="left")
     families.add_column("family")
     families.add_column("tokens", justify="right")
     for name, tokens in profile.families.items():
         families.add_row(name, f"{tokens:,}")
-    similar = Table(title="Similarity of expert loads (Pearson r, mean over layers)", title_justify="left")
+    similar = Table(title="Similarity of families", title_justify="left")
     similar.add_column("families")
     similar.add_column("r", justify="right")
     for name, value in profile.similarity.items():

@@ -22,6 +22,6 @@ class RoundRobin(Heuristic):
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
     ) -> Iterator[Placement]:
         """The one round-robin placement."""
-        slots = problem.cluster.slots_of
+        slots = np.minimum(problem.cluster.slots_of, problem.workload.n_experts)
         turn, gpu = np.divmod(np.arange(int(slots.max()) * len(slots)), len(slots))
         yield problem.partition(gpu[turn < slots[gpu]][: problem.workload.n_experts])
