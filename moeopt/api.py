@@ -49,7 +49,9 @@ def solve(
         )
         for index in layers
     ]
-    answers, interrupted = parallel.run(executor, tasks, done=on_layer)
+    answers, interrupted = parallel.run(
+        executor, tasks, done=on_layer, gave_up=lambda result: result.status == "interrupted"
+    )
     results = [
         answer if answer is not None else _unsolved(chosen, problem.layer(index), seed)
         for index, answer in zip(layers, answers, strict=True)

@@ -131,9 +131,9 @@ def touched(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _dispatch(document: dict[str, Any]) -> Dispatch:
-    sets = np.array(storage.field(document, "sets", list), np.int32)
-    gpus = np.array(storage.field(document, "gpus", list), np.int32)
-    tokens = np.array(storage.field(document, "tokens", list), np.int64)
+    sets = storage.whole_numbers(document, "sets", dtype=np.int32)
+    gpus = storage.whole_numbers(document, "gpus", dtype=np.int32)
+    tokens = storage.whole_numbers(document, "tokens")
     if sets.ndim != 1 or gpus.ndim != 2 or tokens.ndim != 2 or not len(sets) == len(gpus) == len(tokens):
         raise ValueError(
             f"a dispatch needs equally many rows, found {sets.shape}, {gpus.shape}, {tokens.shape}"

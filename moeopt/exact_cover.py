@@ -69,7 +69,6 @@ class Search:
         """A search that has not started. `members` [blocks, m] padded with -1; `reduced` int64 [blocks], at least 0.
 
         `labels` int64 [blocks] are the names that `best` uses; `empty` is the reduced cost of a group left empty.
-        Raises MemoryError when the candidates are too many to hold.
         """
         order = np.argsort(reduced, kind="stable")
         members, reduced = np.ascontiguousarray(members[order]), reduced[order]
@@ -79,8 +78,6 @@ class Search:
             rows = np.flatnonzero(column >= 0)
             held = column[rows].astype(np.uint64)
             masks[rows, held // 64] |= np.uint64(1) << (held % np.uint64(64))
-        if len(members) * 2 > ARENA_LIMIT:
-            raise MemoryError(f"{len(members):,} blocks within the gap are too many to search")
         arena = np.empty(min(len(members) * (groups + 1), ARENA_LIMIT) + 1, np.int32)
         arena[: len(members)] = np.arange(len(members))
         # Per depth: first and last candidate, branch expert, branch position, reduced cost so far.

@@ -73,7 +73,9 @@ def least_peak(load: NDArray[np.int64], hosts: NDArray[np.bool_]) -> int:
     return _reachable(load, hosts, cap=-(-int(load.sum()) // hosts.shape[1]))
 
 
-def shortfall(load: NDArray[np.int64], hosts: NDArray[np.bool_], *, cap: int) -> tuple[int, NDArray[np.bool_]]:
+def shortfall(
+    load: NDArray[np.int64], hosts: NDArray[np.bool_], *, cap: int
+) -> tuple[int, NDArray[np.bool_]]:
     """(activations that no dispatch brings under the cap, bool [gpus]: GPUs too full together, 0 and none if it holds).
 
     The second is a minimum cut: only copies of these GPUs' experts on other GPUs can help.

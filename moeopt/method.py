@@ -74,8 +74,8 @@ class Incumbent:
         """Judge a candidate; True when it is admissible and the cheapest so far."""
         if placement.slots != self.problem.cluster.slots:
             placement = replace(placement, slots=self.problem.cluster.slots)  # it answers this problem now
-        if broken := self.problem.violation(placement):
-            self.reason = broken
+        self.reason = self.problem.violation(placement)
+        if self.reason:
             self._note_load(placement)
             return False
         cost = self.problem.cost(placement)

@@ -50,10 +50,12 @@ def run(
     tasks: Iterable[tuple[Callable[..., Answer], tuple[Any, ...]]],
     *,
     done: Callable[[Answer], object] = lambda answer: None,
+    gave_up: Callable[[Answer], bool] = lambda answer: False,
 ) -> tuple[list[Answer | None], bool]:
     """Answers in the order of the tasks, and whether the user interrupted: then missing answers are None.
 
-    Without an executor the tasks run here, one after the other; a task that swallows Ctrl-C reports it itself.
+    Without an executor the tasks run here, one after the other; `gave_up` tells from an answer that its task met the
+    interrupt and kept what it had.
     """
     todo = list(tasks)
     answers: list[Answer | None] = [None] * len(todo)
@@ -65,6 +67,8 @@ def run(
                 return answers, True
             answers[index] = answer
             done(answer)
+            if gave_up(answer):
+                return answers, True
         return answers, False
     futures: dict[Future[Answer], int] = {
         executor.submit(call, *arguments): index for index, (call, arguments) in enumerate(todo)

@@ -158,12 +158,9 @@ class Placement:
                 raise ValueError(f"hosts of layer {ids[index]} must list {gpus} GPUs")
             for gpu, held in enumerate(layer):
                 hosts[index, _expert_ids(held, experts, f"layer {ids[index]}, GPU {gpu}"), gpu] = True
-        try:
-            primary = np.array(storage.field(document, "primary", list))
-        except ValueError as error:
-            raise ValueError(f"primary must be [layers, experts]: {error}") from error
-        if primary.dtype.kind not in "iu":
-            raise ValueError(f"primary must hold whole numbers, found {primary.dtype}")
+        primary = storage.whole_numbers(document, "primary", dtype=np.int32)
+        if isinstance(slots, list) and any(type(value) is not int for value in slots):
+            raise ValueError(f"slots must be whole numbers, found {slots!r:.80}")
         model = storage.field(document, "model", str)
         return cls(
             hosts, primary, nodes, slots if isinstance(slots, int) else tuple(slots), tuple(ids), model

@@ -86,6 +86,11 @@ class Problem:
         cap = self.load_cap
         if cap is None:
             return
+        if cap * self.cluster.gpus < self.load_total:
+            raise ValueError(
+                f"load tolerance {float(self.load_tolerance or 0):g} cannot be met: {self.cluster.gpus} GPUs may serve "
+                f"{cap} activations each, there are {self.load_total}"
+            )
         copies = 1 if self.replicas == 0 else min(self.replicas + 1, self.cluster.gpus)
         for layer, sets in zip(self.workload.layer_ids, self.workload.layers, strict=True):
             expert = int(sets.load.argmax())

@@ -45,13 +45,13 @@ def relieve(
     prices, free = np.zeros(gpus), np.zeros(gpus)
     rates, which, target = np.empty(size), np.empty(size, np.int64), np.empty((size, k), np.int32)
     trial, best, room = np.empty(k, np.int32), np.empty(k, np.int32), np.empty(gpus, np.int64)
-    step = (gpu_cost + node_cost) * max((weights * tokens).sum() / max(tokens.sum(), 1), 1.0) / 64
-    for round_ in range(48 * gpus):
+    step = (gpu_cost + node_cost) * max((weights * tokens).sum() / max(tokens.sum(), 1), 1.0) / 8
+    for round_ in range(16 * gpus):
         g = loads.argmax()
         excess = loads[g] - cap
         if excess <= 0 or used + 1 >= size:
             break
-        if round_ % (8 * gpus) == 8 * gpus - 1:
+        if round_ % (2 * gpus) == 2 * gpus - 1:
             step *= 2
         count = 0
         for a in range(used):

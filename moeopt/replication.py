@@ -14,6 +14,7 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 
 Flags = NDArray[np.bool_]
+MOST = 256  # changes of a kind that are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +24,9 @@ class Copies:
     | field | holds |
     |---|---|
     | hosts | bool [experts, gpus] |
-    | missing | activations of the fullest GPU above the load cap, at least 0 |
-    | cost | exact cost of the guarded dispatch |
-    | prices | float [gpus]: of one activation |
+    | missing | activations that no dispatch brings under the load cap |
+    | cost | exact cost of the guarded dispatch; of the cheapest one when the cap cannot be kept |
+    | prices | float [gpus]: of one activation; when the cap cannot be kept, one hop on the GPUs too full together |
     """
 
     hosts: Flags
@@ -103,71 +104,77 @@ def survey_of(problem: Problem, copies: Copies) -> Any:
 
 
 def best_addition(problem: Problem, copies: Copies) -> NDArray[np.int64] | None:
+    """The further copy that saves most, as one flip; None when none is allowed or none saves anything."""
     saved, _, _ = survey_of(problem, copies)
     allowed = ~copies.hosts & (copies.hosts.sum(axis=0) < problem.cluster.slots_of)
     if copies.hosts.sum() >= len(copies.hosts) + problem.replicas or not allowed.any():
         return None
-    saved[~allowed] = -1
-    at = saved.argmax()
-    return np.array([at]) if saved.flat[at] > 0 else None
+    saved = np.where(allowed, saved, 0.0)
+    best = int(saved.argmax())
+    return np.array([best]) if saved.flat[best] > 0 else None
 
 
 def changes(problem: Problem, copies: Copies) -> NDArray[np.int64]:
-    """int64 [changes, 4]: flips, most promising first."""
+    """int64 [changes, 4]: the flips of each promising change, blanks -1, best estimate first.
+
+    A copy is added, goes to another GPU, gives its slot to another expert, or changes places with another copy.
+    Estimates take the parts of a change as independent.
+    """
     hosts, gpus = copies.hosts, problem.cluster.gpus
     saved, moved, lost = survey_of(problem, copies)
-    saved = np.where(hosts, -np.inf, saved)
     expert, gpu = np.nonzero(hosts)
+    seat = expert * gpus + gpu
     only = hosts.sum(axis=1)[expert] == 1
-    own = lost[expert, gpu]
-    # go[i, h]: change when the copy in seat i goes to GPU h
-    with np.errstate(invalid="ignore"):
-        go = np.where(only[:, None], moved[expert], own[:, None] - saved[expert])
+    own = np.where(only, 0.0, lost[expert, gpu])
+    go = np.where(
+        only[:, None], moved[expert], own[:, None] - saved[expert]
+    )  # go[i, h]: copy i goes to GPU h
     go[hosts[expert]] = np.inf
     free = hosts.sum(axis=0) < problem.cluster.slots_of
-    estimates, flips = [], []
-
-    def propose(estimate, *columns):
-        keep = np.flatnonzero(estimate < np.inf)
-        keep = keep[np.argsort(estimate[keep], kind="stable")[:256]]
-        rows = np.full((len(keep), 4), -1, np.int64)
-        for index, column in enumerate(columns):
-            rows[:, index] = column[keep]
-        estimates.append(estimate[keep])
-        flips.append(rows)
-
+    found = []
     e, g = np.nonzero(free & ~hosts)
     if hosts.sum() < len(hosts) + problem.replicas:
-        propose(-saved[e, g], e * gpus + g)
+        found.append(_best(-saved[e, g], e * gpus + g))
     i, h = np.nonzero(free & ~hosts[expert])
-    propose(go[i, h], expert[i] * gpus + gpu[i], expert[i] * gpus + h)
+    found.append(_best(go[i, h], seat[i], expert[i] * gpus + h))
     i, f = np.nonzero(~only[:, None] & ~hosts[:, gpu].T)
-    propose(own[i] - saved[f, gpu[i]], expert[i] * gpus + gpu[i], f * gpus + gpu[i])
+    found.append(_best(own[i] - saved[f, gpu[i]], seat[i], f * gpus + gpu[i]))
     if len(e):
         best = saved[e, g].argmax()
         i = np.flatnonzero(~only & (expert != e[best]))
-        propose(own[i] - saved[e[best], g[best]], expert[i] * gpus + gpu[i], np.full(len(i), e[best] * gpus + g[best]))
+        target = np.full(len(i), e[best] * gpus + g[best])
+        found.append(_best(own[i] - saved[e[best], g[best]], seat[i], target))
     i, j = np.triu_indices(len(expert), 1)
-    propose(
-        go[i, gpu[j]] + go[j, gpu[i]],
-        expert[i] * gpus + gpu[i],
-        expert[i] * gpus + gpu[j],
-        expert[j] * gpus + gpu[j],
-        expert[j] * gpus + gpu[i],
-    )
-    order = np.argsort(np.concatenate(estimates), kind="stable")
-    return np.concatenate(flips)[order]
+    swapped = (expert[i] * gpus + gpu[j], expert[j] * gpus + gpu[i])
+    found.append(_best(go[i, gpu[j]] + go[j, gpu[i]], seat[i], seat[j], *swapped))
+    estimates, flips = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return flips[np.argsort(estimates, kind="stable")]
 
 
-def disjoint(candidates, most, gpus=16):
-    taken_e, taken_g, chosen = set(), set(), []
+def disjoint(candidates: NDArray[np.int64], *, gpus: int, most: int) -> list[int]:
+    """Indices of the first `most` changes, at least one, that share no expert and no GPU."""
+    experts_taken: set[int] = set()
+    gpus_taken: set[int] = set()
+    chosen: list[int] = []
     for index, row in enumerate(candidates.tolist()):
-        es = {x // gpus for x in row if x >= 0}
-        gs = {x % gpus for x in row if x >= 0}
-        if not (es & taken_e or gs & taken_g):
-            chosen.append(index)
-            taken_e |= es
-            taken_g |= gs
-            if len(chosen) == most:
-                break
+        experts, own = {x // gpus for x in row if x >= 0}, {x % gpus for x in row if x >= 0}
+        if experts & experts_taken or own & gpus_taken:
+            continue
+        chosen.append(index)
+        experts_taken |= experts
+        gpus_taken |= own
+        if len(chosen) >= most:
+            break
     return chosen
+
+
+def _best(
+    estimate: NDArray[np.float64], *columns: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The possible changes of lowest estimate, at most `MOST`: estimates and flips [changes, 4]."""
+    keep = np.flatnonzero(estimate < np.inf)
+    keep = keep[np.argsort(estimate[keep], kind="stable")[:MOST]]
+    rows = np.full((len(keep), 4), -1, np.int64)
+    for index, column in enumerate(columns):
+        rows[:, index] = column[keep]
+    return estimate[keep], rows

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from typing import Any, Literal, Self, get_args
 
 from moeopt import storage
@@ -21,6 +22,7 @@ Status = Literal[
     "certified-optimal",
 ]
 WEAKEST_FIRST: tuple[Status, ...] = get_args(Status)
+_EVENTS = [list(types) for types in product((float, int), (int, type(None)), (int, type(None)))]
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Result:
             method=storage.field(document, "method", str),
             seed=storage.field(document, "seed", int),
             claimed_bound=storage.field(document, "claimed_bound", optional),
-            history=tuple(Event(*event) for event in storage.field(document, "history", list)),
+            history=tuple(_event(event) for event in storage.field(document, "history", list)),
             layer_id=storage.field(document, "layer", optional),
             layers=tuple(cls.from_dict(part) for part in storage.field(document, "layers", list)),
             message=storage.field(document, "message", str),
@@ -151,6 +153,12 @@ def certified_share(*, reference: Fraction, cost: int, bound: int | None) -> flo
     if reference <= bound:
         return None
     return float((reference - cost) / (reference - bound))
+
+
+def _event(entry: object) -> Event:
+    if not isinstance(entry, list) or [type(part) for part in entry] not in _EVENTS:
+        raise ValueError(f"an event must be [seconds, cost or null, bound or null], found {entry!r:.60}")
+    return Event(*entry)
 
 
 def _sum(values: Sequence[int | None]) -> int | None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from moeopt.columns import Columns
 from moeopt.exact_cover import DONE, FULL, Search
+from moeopt.matching import cheapest_matching, is_matching
 from moeopt.method import Incumbent
 from moeopt.pricing import Prices, Relaxation
 from moeopt.stop import Clock
@@ -34,13 +35,17 @@ class Closing:
 
 def prove(columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int) -> tuple[Prices, Closing]:
     """Prices, then search, then more rows for better prices while the search is long; valid however early it ends."""
+    if is_matching(columns):
+        matched = cheapest_matching(columns)
+        if matched is not None:
+            _offer(columns, matched, incumbent)
     relaxation = Relaxation(columns, seed=seed)
     prices = relaxation.solve(clock)
     nodes = 0
     while True:
         closing = close(columns, prices, incumbent=incumbent, clock=clock, patience=PATIENCE)
         nodes += closing.nodes
-        if closing.finished or clock.expired:
+        if closing.finished or clock.expired or _close_enough(columns, prices, closing, incumbent):
             break
         if not relaxation.cut():
             closing = close(columns, prices, incumbent=incumbent, clock=clock, patience=None)
@@ -88,7 +93,7 @@ def close(
         finished = _run(search, clock, patience)
         nodes += search.nodes
         if search.ceiling < ceiling:
-            _offer(columns, search, incumbent)
+            _offer(columns, search.best.tolist(), incumbent)
         if not finished:
             return Closing(searched, False, nodes)
         # Where a cover was found, the search went on below it; above its budget nothing was looked at.
@@ -115,6 +120,13 @@ def _above_all(columns: Columns) -> int:
     return columns.groups * int(np.abs(columns.cost).max()) + 1
 
 
-def _offer(columns: Columns, search: Search, incumbent: Incumbent) -> None:
-    if not incumbent.offer(incumbent.problem.partition(columns.gpu_of(search.best.tolist()))):
-        raise RuntimeError(f"the search found a cover that the problem does not accept: {incumbent.reason}")
+def _close_enough(columns: Columns, prices: Prices, closing: Closing, incumbent: Incumbent) -> bool:
+    bound = columns.offset - (-(prices.dual(columns) + closing.searched + 1) // prices.scale)
+    return incumbent.cost is not None and incumbent.clock.closes(incumbent.cost, bound)
+
+
+def _offer(columns: Columns, blocks: list[int], incumbent: Incumbent) -> None:
+    before = incumbent.cost
+    accepted = incumbent.offer(incumbent.problem.partition(columns.gpu_of(blocks)))
+    if not accepted and (before is None or incumbent.reason):
+        raise RuntimeError(f"a cover of admissible blocks was refused: {incumbent.reason}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 PathLike = str | os.PathLike[str]
 
@@ -81,6 +82,18 @@ def field(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...])
             f"field {name!r} must be {' or '.join(k.__name__ for k in kinds)}, found {value!r:.80}"
         )
     return value
+
+
+def whole_numbers(document: Mapping[str, Any], name: str, *, dtype: type = np.int64) -> NDArray[Any]:
+    """One field of a document, nested lists of whole numbers, as an array; ValueError for anything else."""
+    try:
+        found = np.array(field(document, name, list))
+    except ValueError as error:
+        raise ValueError(f"{name} must be lists of one length: {error}") from error
+    limits = np.iinfo(dtype)
+    if found.size and (found.dtype.kind != "i" or found.min() < limits.min or found.max() > limits.max):
+        raise ValueError(f"{name} must hold whole numbers of {limits.bits} bits, found dtype {found.dtype}")
+    return found.astype(dtype)
 
 
 def plain(value: object) -> object:

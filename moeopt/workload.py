@@ -179,11 +179,15 @@ class Workload:
         """Inverse of `to_dict`; ValueError names what does not fit."""
         experts = storage.field(document, "n_experts", int)
         families = tuple(storage.field(document, "families", list))
-        tokens = np.array(storage.field(document, "tokens", list), np.int64)
+        if not all(isinstance(name, str) for name in families) or len(set(families)) != len(families):
+            raise ValueError(f"families must be distinct names, found {list(families)}")
+        tokens = storage.whole_numbers(document, "tokens")
         layers = []
         for layer in storage.field(document, "layers", list):
-            members = np.array(storage.field(layer, "members", list), np.int32)
-            counts = np.array(storage.field(layer, "counts", list), np.int64)
+            if not isinstance(layer, dict):
+                raise ValueError(f"a layer must be an object, found {layer!r:.60}")
+            members = storage.whole_numbers(layer, "members", dtype=np.int32)
+            counts = storage.whole_numbers(layer, "counts")
             if members.ndim != 2 or counts.shape != (len(members), len(families)):
                 raise ValueError(f"members and counts do not fit: {members.shape}, {counts.shape}")
             ordered = np.sort(members, axis=1)
@@ -197,6 +201,10 @@ class Workload:
         ids = tuple(storage.field(document, "layer_ids", list))
         if len(ids) != len(layers) or not layers:
             raise ValueError(f"{len(ids)} layer ids for {len(layers)} layers")
+        if any(type(layer) is not int for layer in ids) or list(ids) != sorted(set(ids)):
+            raise ValueError(f"layer_ids must be ascending whole numbers, found {list(ids)}")
+        if len(found := {sets.top_k for sets in layers}) > 1:
+            raise ValueError(f"layers must have one top-k, found {sorted(found)}")
         return cls(tuple(layers), ids, families, tokens, storage.field(document, "model", str))
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moeopt.heuristics.swap import Swap
 from moeopt.method import Heuristic
 from moeopt.placement import Placement
 from moeopt.problem import Problem
+from moeopt.reference import equal_sizes
 from moeopt.replication import Copies, best_addition, changes, disjoint
 from moeopt.stop import Clock
 
@@ -31,7 +31,7 @@ class Replicate(Heuristic):
     """
 
     kicks: int = 50
-    patience: int = 200
+    patience: int = 30
     name = "replicate"
     summary = "copies where they save most, then exchanges, guarded dispatch, compiled"
 
@@ -39,7 +39,11 @@ class Replicate(Heuristic):
         """Fan-out only; tables of 2^k entries."""
         if problem.objective != "fan-out":
             return f"objective must be fan-out, found {problem.objective}"
-        return "" if problem.workload.top_k <= 16 else f"top-k must be at most 16, found {problem.workload.top_k}"
+        return (
+            ""
+            if problem.workload.top_k <= 16
+            else f"top-k must be at most 16, found {problem.workload.top_k}"
+        )
 
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
@@ -49,15 +53,16 @@ class Replicate(Heuristic):
         if start is None or free.violation(start):
             start = self._partition(free, clock, rng)
         copies = Copies.of(problem, start.hosts[0])
-        while (addition := best_addition(problem, copies)) and not clock.expired:
+        while (addition := best_addition(problem, copies)) is not None and not clock.expired:
             copies = Copies.of(problem, copies.after([addition]))
-        yield copies.placement(problem)
+        if not copies.missing:
+            yield copies.placement(problem)
         vain, batch, seen = 0, BATCH, {copies.hosts.tobytes()}
-        while vain < self.patience:
+        while vain < self.patience and not clock.expired:
             better = None
             candidates = changes(problem, copies)
             while better is None and vain < self.patience and len(candidates) and not clock.expired:
-                chosen = disjoint(candidates, batch)
+                chosen = disjoint(candidates, gpus=problem.cluster.gpus, most=batch)
                 hosts = copies.after(candidates[chosen])
                 if batch == 1:
                     candidates = np.delete(candidates, chosen, axis=0)
@@ -68,18 +73,21 @@ class Replicate(Heuristic):
                     vain += 1
                 batch = batch * 2 if better else max(1, batch // 2)
             if better is None:
-                return
+                break
             copies, vain = better, 0
+            if not copies.missing:
+                yield copies.placement(problem)
+        if copies.missing:
             yield copies.placement(problem)
 
     def _partition(self, free: Problem, clock: Clock, rng: np.random.Generator) -> Placement:
-        single = replace(free, replicas=0)
-        best: tuple[int, Placement] | None = None
+        slots = np.minimum(free.cluster.slots_of, free.workload.n_experts)
+        # Slots that the copies will take are kept free, evenly.
+        room = equal_sizes(int(slots.sum()) - free.replicas, slots)
+        single = replace(free, replicas=0, cluster=replace(free.cluster, slots=tuple(room.tolist())))
+        found = []
         for placement in Swap(restarts=1, kicks=self.kicks).search(single, clock=clock, rng=rng, start=None):
-            cost = single.cost(placement)
-            if best is None or cost < best[0]:
-                best = cost, placement
+            found.append(placement)
             if clock.expired:
                 break
-        assert best is not None
-        return best[1]
+        return replace(min(found, key=single.cost), slots=free.cluster.slots)

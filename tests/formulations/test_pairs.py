@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 
 from moeopt.cluster import Cluster
 from moeopt.formulation import Provable, Separable
+from moeopt.matrix import Matrix
 from moeopt.problem import Problem
 from moeopt.solvers.door import Session
-from moeopt.testing import check_formulation
+from moeopt.testing import brute_force, check_formulation
 from moeopt.trace import Trace
 from moeopt_formulations.pairs import Pairs
 from tests.problem_strategies import problems
@@ -108,3 +111,30 @@ def test_values_that_are_no_partition_stand_for_no_placement() -> None:
         variable.set_value(0)
     with pytest.raises(ValueError, match="no partition"):
         PAIRS.read(model)
+
+
+def test_the_conformance_check_finds_a_wrong_statement_and_a_wrong_matrix(session: Session) -> None:
+    problem = problem_of(6, Cluster(1, 2, 3))
+
+    class Loose(Pairs):
+        def build(self, problem: Problem) -> Any:
+            model = super().build(problem)
+            model.slots.deactivate()
+            return model
+
+    with pytest.raises(AssertionError, match="the least cost is"):
+        check_formulation(Loose(), [problem], session=session)
+
+    class Shifted(Pairs):
+        def matrix(self, problem: Problem) -> Matrix:
+            return replace(super().matrix(problem), offset=0.5)
+
+    with pytest.raises(AssertionError, match="differ in offset"):
+        check_formulation(Shifted(), [problem], session=session)
+    with pytest.raises(ValueError, match="states none"):
+        check_formulation(PAIRS, [problem_of(4, Cluster(1, 2, (3, 1)))], session=session)
+
+
+def test_brute_force_refuses_what_it_cannot_enumerate() -> None:
+    with pytest.raises(ValueError, match="at most 8 experts"):
+        brute_force(problem_of(9, Cluster(1, 3, 3)))

@@ -1,0 +1,357 @@
+"""The experiments, by name."""
+
+import resource
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import CASES, NULL, Case, case, read_source
+from benchmarks.run import Judgement, Key, Row, Task, judge
+from moeopt import parallel, registry
+from moeopt.api import solve
+from moeopt.characteristics import profile
+from moeopt.comparison import compare, evaluate, mean_fan_out
+from moeopt.heuristics.linear import Linear
+from moeopt.method import Method
+from moeopt.problem import Problem
+from moeopt.result import Result
+from moeopt.stop import Stop
+from moeopt.summary import per_token, share
+from moeopt.trace import Trace
+from moeopt.traffic import Traffic, max_violation
+
+CORES = 2  # processes that solve layers in parallel
+SMOKE = Stop(seconds=5, candidates=3)
+MINUTE = Stop(seconds=60)
+HELD_OUT = Stop(seconds=10)
+FRACTION, SEEDS = 0.2, range(10)
+METHODS = ("linear", "random", "balance", "swap-cut", "swap", "blocks")
+FORMULATIONS = ("assignment", "pairs", "blocks")
+SIZES = (12, 16, 20, 24, 32)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A name, the tasks, and how they run; see `benchmarks.run.perform_all` for `workers`.
+
+    `stored` is False where the rows are for a look and not for keeping.
+    """
+
+    name: str
+    summary: str
+    tasks: Callable[[], Iterable[Task]]
+    workers: int = 0
+    stored: bool = True
+
+
+EXPERIMENTS: dict[str, Experiment] = {}
+
+
+def experiment(
+    name: str, *, workers: int = 0, stored: bool = True
+) -> Callable[[Callable[[], Iterable[Task]]], Callable[[], Iterable[Task]]]:
+    """Register a function that lists tasks; the first line of its docstring is the summary."""
+
+    def register(tasks: Callable[[], Iterable[Task]]) -> Callable[[], Iterable[Task]]:
+        summary = (tasks.__doc__ or "").partition("\n")[0]
+        EXPERIMENTS[name] = Experiment(name, summary, tasks, workers, stored)
+        return tasks
+
+    return register
+
+
+@experiment("smoke", workers=CORES, stored=False)
+def smoke() -> Iterable[Task]:
+    """Every case, its first layer, by every method, once and briefly."""
+    last = registry.methods()[-1]
+    for one in CASES.values():
+        yield Task(Key(one.name, None, repr(last), 0, repr(SMOKE)), try_methods, (one,))
+
+
+def try_methods(one: Case) -> list[Row]:
+    """A row a method: what it found, that it does not treat the case, or how it failed."""
+    one = one.first_layer()
+    recorded = one.trace()
+    problem = one.problem(recorded)
+    rows = []
+    for method in registry.methods():
+        key = Key(one.name, None, repr(method), 0, repr(SMOKE))
+        if reason := method.supports(problem):
+            rows.append(key.row("unsupported", reason=reason))
+            continue
+        try:
+            result = solve(problem, method, stop=SMOKE)
+        except Exception as error:  # a row with its reason, and the next method's turn
+            rows.append(key.row("failed", reason=f"{type(error).__name__}: {error}"))
+            continue
+        rows.append(_solved(key, problem, result, recorded))
+    return rows
+
+
+@experiment("certified")
+def certified() -> Iterable[Task]:
+    """The recorded models with all layers: proofs, and what they and their verification cost."""
+    for model in ("gpt-oss-20b", "deepseek-v2-lite"):
+        for variant in ("", ", load 10 %", ", equal families"):
+            one = case(model + variant)
+            key = Key(one.name, None, repr(registry.method("auto")), 0, repr(MINUTE))
+            yield Task(key, certify, (one, key))
+
+
+def certify(one: Case, key: Key) -> list[Row]:
+    """A row a layer, and one of the whole run; clocks start when the worker processes have."""
+    with parallel.processes(CORES) as executor:
+        if executor is not None:
+            list(executor.map(abs, range(CORES)))  # workers start small, before the trace is read
+        recorded = one.trace()
+        problem = one.problem(recorded)
+        begun = time.perf_counter()
+        result = solve(problem, registry.method("auto"), stop=MINUTE, seed=0, executor=executor)
+        seconds = time.perf_counter() - begun
+    rows = []
+    for index, part in enumerate(result.layers):
+        layer = problem.layer(index)
+        own = replace(key, layer=part.layer_id)
+        rows.append(_solved(own, layer, part, recorded.layers(layer.workload.layer_ids)))
+    judgement = judge(problem, result, recorded)
+    found = {
+        **_judged(problem, result, judgement),
+        "seconds": seconds,
+        "layers": len(result.layers),
+        "layers_optimal": sum(row["found"]["status"] == "certified-optimal" for row in rows),
+        "linear_fan_out": _linear_fan_out(problem),
+        "peak_mib": _peak(resource.RUSAGE_SELF),
+        "peak_worker_mib": _peak(resource.RUSAGE_CHILDREN),
+    }
+    return [*rows, key.row("done", **found)]
+
+
+@experiment("formulations")
+def formulations() -> Iterable[Task]:
+    """The cut of real layers cut down to fewer experts, by every formulation."""
+    for source, layer, gpus in (("gpt-oss-20b", 10, 8), ("gpt-oss-20b", 0, 8), ("deepseek-v2-lite", 10, 16)):
+        whole = 4 * gpus
+        for experts in (*(size for size in SIZES if size < whole and source == "gpt-oss-20b"), whole):
+            for name in FORMULATIONS:
+                yield _formulation(source, layer, experts, name, "cut")
+        yield _formulation(source, layer, whole, "blocks", "fan-out")
+
+
+def _formulation(source: str, layer: int, experts: int, name: str, objective: str) -> Task:
+    label = f"{source}, {experts} experts, {objective}"
+    one = Case(name=label, source=source, layers=(layer,), gpus=experts // 4, slots=4, objective=objective)
+    key = Key(label, layer, repr(registry.method(name)), 0, repr(MINUTE))
+    return Task(key, state_and_solve, (one, key, experts, name))
+
+
+def state_and_solve(one: Case, key: Key, experts: int, name: str) -> list[Row]:
+    """Size of the model, seconds to write it, and how far a minute gets."""
+    recorded = one.trace()
+    if one.objective == "cut":
+        recorded = paired(recorded, experts=experts)
+    problem = one.problem(recorded)
+    method: Any = registry.method(name)
+    size = _size(method.formulation, problem)
+    result = solve(problem, method, stop=MINUTE, seed=0)
+    row = _solved(key, problem, result, recorded)
+    return [{**row, "found": {**row["found"], **size, "experts": experts, "source": one.source}}]
+
+
+def paired(recorded: Trace, *, experts: int) -> Trace:
+    """One layer among its most loaded experts, every pair that a token chose as a token of its own.
+
+    Sets of experts that lose members differ in size; their pairs do not, and the cut counts pairs. It is the cut
+    of the sub-graph that the most loaded experts span, and with all experts that of the layer itself.
+    """
+    ids = recorded.experts[:, 0].astype(np.int64)
+    load = np.bincount(ids.ravel(), minlength=recorded.n_experts)
+    kept = np.sort(np.argsort(-load, kind="stable")[:experts])
+    name_of = np.full(recorded.n_experts, -1)
+    name_of[kept] = np.arange(experts)
+    pairs = np.concatenate([name_of[ids[:, both]] for both in combinations(range(ids.shape[1]), 2)])
+    pairs = pairs[(pairs >= 0).all(axis=1)]
+    return Trace(pairs[:, None], experts, layer_ids=recorded.layer_ids, model=recorded.model)
+
+
+def _size(formulation: Any, problem: Problem) -> dict[str, Any]:
+    """Rows and columns of the model and the seconds to write it; rows that are added on demand counted apart."""
+    begun = time.perf_counter()
+    if hasattr(formulation, "columns"):
+        columns = formulation.columns(problem)
+        shape, lazy = (columns.n_experts + 1, len(columns) + 1), 0
+        seconds = time.perf_counter() - begun
+    else:
+        shape = formulation.matrix(problem).rows.shape
+        seconds = time.perf_counter() - begun
+        lazy = len(formulation.lazy(problem).keys) if hasattr(formulation, "lazy") else 0
+    return {"rows": shape[0], "lazy_rows": lazy, "columns": shape[1], "build_seconds": seconds}
+
+
+@experiment("held-out")
+def held_out() -> Iterable[Task]:
+    """Placements judged on requests they were not made from, on the recorded models and on their nulls."""
+    for name in ("gpt-oss-20b", "deepseek-v2-lite"):
+        for one in (case(name), case(NULL + name)):
+            for seed in SEEDS:
+                last = registry.method(METHODS[-1])
+                key = Key(one.name, None, repr(last), seed, repr(HELD_OUT))
+                yield Task(key, compare_held_out, (one, key))
+
+
+def compare_held_out(one: Case, key: Key) -> list[Row]:
+    """A row a method, by `moeopt.compare`; every layer's result is judged again before a row counts as certified."""
+    recorded = one.trace()
+    problem = one.problem(recorded)
+    methods: list[str | Method] = [registry.method(name) for name in METHODS]
+    results: list[Result] = []
+    with parallel.processes(CORES) as executor:
+        compared = compare(
+            problem,
+            methods,
+            seeds=[key.seed],
+            stop=HELD_OUT,
+            trace=recorded,
+            held_out=FRACTION,
+            executor=executor,
+            on_layer=results.append,
+        )
+        kept, _ = recorded.split(FRACTION, seed=key.seed)
+        seen = one.problem(kept)
+        layers = {layer: seen.layer(index) for index, layer in enumerate(seen.workload.layer_ids)}
+        parts = {layer: kept.layers([layer]) for layer in layers}
+        judgements, _ = parallel.run(
+            executor,
+            [
+                (judge, (layers[part.layer_id], part, parts[part.layer_id]))
+                for part in results
+                if part.layer_id is not None
+            ],
+        )
+    rows = []
+    for method, row in zip(methods, compared, strict=True):
+        own = replace(key, method=repr(method))
+        verdicts = [
+            verdict
+            for verdict, part in zip(judgements, results, strict=True)
+            if part.method == own.method and verdict is not None
+        ]
+        rows.append(_held_out_row(own, asdict(row), verdicts))
+    return rows
+
+
+def _held_out_row(key: Key, found: dict[str, Any], verdicts: list[Judgement]) -> Row:
+    refused = next((verdict for verdict in verdicts if verdict.reason), None)
+    if refused is not None:
+        found["status"] = refused.status
+    elif sum(verdict.cost or 0 for verdict in verdicts) != (found["cost"] or 0):
+        found["status"] = "disagreement"
+    times = [verdict.verify_seconds for verdict in verdicts if verdict.verify_seconds is not None]
+    found["verify_seconds"] = sum(times) if times else None
+    found["layers"] = len(verdicts)
+    found["layers_optimal"] = sum(verdict.status == "certified-optimal" for verdict in verdicts)
+    return key.row("done", reason="" if refused is None else refused.reason, **found)
+
+
+@experiment("presets")
+def presets() -> Iterable[Task]:
+    """The generator's presets: how skewed, and how much search saves on them and on their nulls."""
+    for name in ("synthetic-64", "synthetic-128", "synthetic-256", "synthetic-512"):
+        one = case(name)
+        key = Key(one.name, None, repr(registry.method("swap")), 0, repr(MINUTE))
+        yield Task(key, measure_preset, (one, key))
+
+
+def measure_preset(one: Case, key: Key) -> list[Row]:
+    """One row: loads, families, fan-out of linear, reduction by swap, and the same for the null."""
+    recorded = one.trace()
+    control = read_source(NULL + one.source, layers=one.layers)
+    layers = profile(recorded).layers
+    correlations = [layer.family_correlation for layer in layers if layer.family_correlation is not None]
+    begun = time.perf_counter()
+    with parallel.processes(CORES) as executor:
+        placed = [
+            solve(one.problem(part), registry.method("swap"), stop=MINUTE, executor=executor)
+            for part in (recorded, control)
+        ]
+    seconds = time.perf_counter() - begun
+    judged = [
+        judge(one.problem(part), result, part)
+        for result, part in zip(placed, (recorded, control), strict=True)
+    ]
+    refused = next((verdict for verdict in judged if verdict.reason), judged[0])
+    reductions = [
+        None if result.placement is None else evaluate(result.placement, part).reduction
+        for result, part in zip(placed, (recorded, control), strict=True)
+    ]
+    return [
+        key.row(
+            "done",
+            reason=refused.reason,
+            status=refused.status,
+            layers=len(layers),
+            experts=recorded.n_experts,
+            top_k=recorded.top_k,
+            gpus=one.gpus,
+            max_over_mean=float(np.mean([layer.max_over_mean for layer in layers])),
+            family_correlation=float(np.mean(correlations)),
+            linear_fan_out=_linear_fan_out(one.problem(recorded)),
+            reduction=reductions[0],
+            null_reduction=reductions[1],
+            seconds=seconds,
+        )
+    ]
+
+
+def _solved(key: Key, problem: Problem, result: Result, recorded: Trace) -> Row:
+    """The row of one solved problem, judged."""
+    judgement = judge(problem, result, recorded)
+    found = {**_judged(problem, result, judgement), "seconds": result.seconds, "message": result.message}
+    return key.row("done", reason=judgement.reason, **found)
+
+
+def _judged(problem: Problem, result: Result, judgement: Judgement) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "status": judgement.status,
+        "cost": judgement.cost,
+        "bound": judgement.bound,
+        "claimed_bound": result.claimed_bound,
+        "certified_share": share(problem, result) if judgement.bound is not None else None,
+        "fan_out": None,
+        "fan_out_bound": per_token(problem, judgement.bound),
+        "max_violation": None,
+        "verify_seconds": judgement.verify_seconds,
+    }
+    if result.placement is not None and judgement.cost is not None:
+        traffic = Traffic.of(problem, problem.plan(result.placement))
+        found["fan_out"] = mean_fan_out(problem, result.placement)
+        found["max_violation"] = float(np.median([max_violation(loads) for loads in traffic.loads]))
+    return found
+
+
+def _linear_fan_out(problem: Problem) -> float:
+    """Of consecutive experts, load tolerance aside, weighted as the objective is."""
+    free = replace(problem, load_tolerance=None, replicas=0)
+    placement = solve(free, Linear()).placement
+    if placement is None:
+        raise RuntimeError("the linear placement of a feasible problem was refused")
+    return mean_fan_out(free, placement)
+
+
+def _peak(who: int) -> float:
+    """Peak resident memory in MiB; Linux counts in KiB. Of children: the largest one, so far waited for."""
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def trouble(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for every row that failed, contradicts itself or has a certificate that was refused."""
+    lines = []
+    for row in rows:
+        status = row["found"].get("status", row["outcome"])
+        if row["outcome"] == "failed" or status in ("disagreement", "rejected", "interrupted"):
+            why = row["reason"] or row["found"].get("message", "")
+            lines.append(f"{row['case']}, layer {row['layer']}, {row['method']}: {status}: {why}")
+    return lines

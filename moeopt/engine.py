@@ -1,0 +1,92 @@
+"""Serving engines: the file that carries a placement into one, and back."""
+
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moeopt.placement import Placement
+
+
+class Engine(Protocol):
+    """One engine's placement file; packages add theirs as a class under the entry-point group `moeopt.engines`.
+
+    `dump` raises ValueError with the rule that `check` names. `load(dump(p))` holds p's copies; primaries are the
+    first hosting GPUs, and what the file does not carry (nodes, model, layer ids) comes from settings.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def check(self, placement: Placement, **settings: Any) -> str:
+        """Which rule of the engine the placement breaks, with the numbers; empty when it breaks none."""
+
+    def dump(self, placement: Placement, **settings: Any) -> bytes:
+        """Content of the file."""
+
+    def load(self, content: bytes, **settings: Any) -> Placement:
+        """The placement in such a file; ValueError names the rule it breaks and the value found."""
+
+
+def equal_slots(placement: Placement, *, pad: bool = False) -> str:
+    """Why the copies do not fill equally many slots on every GPU and layer; empty when they do.
+
+    With `pad` free slots are allowed, as long as `physical_map` can fill them.
+    """
+    slots = placement.slots
+    if not isinstance(slots, int):
+        return f"every GPU must have the same number of slots, found {', '.join(map(str, slots))}"
+    held = placement.hosts.sum(axis=1)
+    for layer, gpu in np.argwhere(held > slots)[:1]:
+        return f"layer {placement.layer_ids[layer]}: GPU {gpu} holds {held[layer, gpu]} experts, slots are {slots}"
+    if pad and slots > placement.n_experts:
+        return f"{slots} slots cannot be filled with distinct experts, there are {placement.n_experts}"
+    for layer, gpu in np.argwhere(held < slots)[: 0 if pad else 1]:
+        return (
+            f"layer {placement.layer_ids[layer]}: GPU {gpu} holds {held[layer, gpu]} experts, "
+            f"all {slots} slots must be filled (pad=True fills them with further copies)"
+        )
+    return ""
+
+
+def physical_map(placement: Placement, *, pad: bool = False) -> NDArray[np.int64]:
+    """int64 [layers, gpus x slots]: the expert in each slot; GPU g owns slots g·S to g·S + S - 1, ids ascending.
+
+    `pad` fills free slots with the lowest experts that the GPU does not hold. ValueError as `equal_slots` says.
+    """
+    if broken := equal_slots(placement, pad=pad):
+        raise ValueError(broken)
+    slots = int(placement.slots if isinstance(placement.slots, int) else 0)
+    by_gpu = placement.hosts.transpose(0, 2, 1)
+    # Held experts first, then the others, both ascending; what fits is the GPU's.
+    chosen = np.argsort(~by_gpu, axis=2, kind="stable")[:, :, :slots]
+    return np.sort(chosen, axis=2).reshape(len(by_gpu), -1).astype(np.int64)
+
+
+def placement_of(
+    rows: NDArray[Any], *, experts: int, gpus: int, nodes: int, layer_ids: tuple[int, ...], model: str
+) -> Placement:
+    """The placement of a physical map [layers, slots]; ValueError names layer, slot or expert that breaks a rule."""
+    if rows.ndim != 2 or rows.dtype.kind not in "iu" or 0 in rows.shape:
+        raise ValueError(
+            f"the physical map must be integers [layers, slots], found {rows.dtype} {rows.shape}"
+        )
+    if gpus < 1 or rows.shape[1] % gpus:
+        raise ValueError(f"slots must be divisible by gpus, found {rows.shape[1]} slots on {gpus} GPUs")
+    if len(layer_ids) != len(rows):
+        raise ValueError(f"{len(layer_ids)} layer ids for {len(rows)} layers")
+    for layer, slot in np.argwhere((rows < 0) | (rows >= experts))[:1]:
+        raise ValueError(
+            f"layer {layer_ids[layer]}, slot {slot}: expert {rows[layer, slot]} out of range 0..{experts - 1}"
+        )
+    slots = rows.shape[1] // gpus
+    by_gpu = rows.reshape(len(rows), gpus, slots)
+    ordered = np.sort(by_gpu, axis=2)
+    for layer, gpu, slot in np.argwhere(ordered[..., 1:] == ordered[..., :-1])[:1]:
+        raise ValueError(
+            f"layer {layer_ids[layer]}: GPU {gpu} holds expert {ordered[layer, gpu, slot]} twice, once is allowed"
+        )
+    hosts = np.zeros((len(rows), experts, gpus), bool)
+    layer, gpu, _ = np.indices(by_gpu.shape)
+    hosts[layer, by_gpu, gpu] = True
+    return Placement(hosts, hosts.argmax(axis=2), nodes, slots, layer_ids, model)
