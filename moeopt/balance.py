@@ -1,11 +1,10 @@
 """Equal counts, even loads: heaviest expert first, then swaps between the fullest GPU and the others."""
 
-from fractions import Fraction
-
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.problem import Problem, rounded_up
+from moeopt.placement import Placement
+from moeopt.problem import Problem
 
 
 def balanced(load: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -55,10 +54,8 @@ def levelled(
         carried = np.bincount(gpu_of, weights=load, minlength=len(slots)).astype(np.int64)
 
 
-def lightest(problem: Problem) -> float:
-    """Load tolerance that a levelled partition of a problem of one layer meets, rounded up to four decimals."""
+def lightest(problem: Problem) -> Placement:
+    """A partition of a problem of one layer with loads as even as packing and swaps make them."""
     (sets,) = problem.workload.layers
     slots = problem.cluster.slots_of
-    gpu_of = levelled(sets.load, balanced(sets.load, slots), slots)
-    highest = int(np.bincount(gpu_of, weights=sets.load, minlength=len(slots)).max())
-    return rounded_up(Fraction(highest * problem.cluster.gpus, problem.load_total) - 1)
+    return problem.partition(levelled(sets.load, balanced(sets.load, slots), slots))

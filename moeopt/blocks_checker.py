@@ -137,6 +137,8 @@ def _numbers(proof: Proof, experts: int) -> _Numbers:
             raise ValueError(f"a triple must be three ascending experts below {experts}, found {triple}")
     if any(discount < 0 for discount in numbers.discounts):
         raise ValueError(f"discounts must not be negative, found {min(numbers.discounts)}")
+    if numbers.scale & (numbers.scale - 1):
+        raise ValueError(f"scale must be a power of two, found {numbers.scale}")
     if numbers.scale < 1 or not -1 <= numbers.searched < LARGEST:
         raise ValueError(f"scale {numbers.scale} must be at least 1, searched {numbers.searched} at least -1")
     return numbers

@@ -106,7 +106,7 @@ def _fill(
     node = -1
     for position in range(len(order)):
         g = order[position]
-        if node_price > 0 and g // gpus_per_node != node or position == 0:
+        if (node_price > 0 and g // gpus_per_node != node) or position == 0:
             node = g // gpus_per_node
             fee = 0.0 if node == free else node_price
             for mask in range(states):

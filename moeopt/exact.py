@@ -117,9 +117,13 @@ def _infeasible(method: Method, incumbent: Incumbent, *, seed: int) -> Result:
     from moeopt.balance import lightest
 
     problem = incumbent.problem
-    reached = lightest(problem)
+    if incumbent.offer(lightest(problem)):
+        result = incumbent.result(method, seed=seed, status="feasible")
+        return replace(
+            result, status="disagreement", message="declared infeasible, yet a placement is admissible"
+        )
     result = incumbent.result(method, seed=seed, status="infeasible-claimed")
-    message = (
-        f"no placement meets load tolerance {float(problem.load_tolerance or 0):g}; {reached:g} can be met"
-    )
-    return replace(result, status="infeasible-claimed", message=message, tolerance_reached=reached)
+    asked = float(problem.load_tolerance or 0)
+    reached = "" if result.tolerance_reached is None else f"; {result.tolerance_reached:g} can be met"
+    message = f"no placement meets load tolerance {asked:g}{reached}"
+    return replace(result, status="infeasible-claimed", message=message)

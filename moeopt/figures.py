@@ -45,7 +45,9 @@ def draw_comparison(rows: Sequence[Row], *, axes: Any = None) -> "Axes":
     values = [mean([row.fan_out for row in rows if row.method == method]) or 0.0 for method in methods]
     proved = [row.fan_out for row in rows if row.status == "certified-optimal"]
     axes = _axes(axes, (5.5, 0.5 + 0.38 * len(methods)))
-    axes.barh(methods, values, color=[ACCENT if value == min(values) else MUTED for value in values], height=0.7)
+    axes.barh(
+        methods, values, color=[ACCENT if value == min(values) else MUTED for value in values], height=0.7
+    )
     for position, value in enumerate(values):
         axes.text(value, position, f" {value:.3f}", va="center", color=INK, fontsize=9)
     if (bound := mean(proved)) is not None:

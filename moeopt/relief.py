@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-MOST_ASSIGNMENTS = 128  # of a set: beyond that only moves towards one GPU are tried
+from moeopt.detours import cheapest_detour, hops_of
+
 PASSES = 4  # of the clean-up
 
 
@@ -58,7 +59,7 @@ def relieve(
             for j in range(k):
                 if part[a, j] == g:
                     o = origin[a]
-                    rate = _cheapest(
+                    rate = cheapest_detour(
                         members[o],
                         part[a],
                         weights[o],
@@ -119,7 +120,7 @@ def relieve(
         room[:] = cap - loads
         for a in range(used):
             o = origin[a]
-            saving = _cheapest(
+            saving = cheapest_detour(
                 members[o],
                 part[a],
                 weights[o],
@@ -141,7 +142,7 @@ def relieve(
             a = which[i]
             o = origin[a]
             room[:] = cap - loads
-            saving = _cheapest(
+            saving = cheapest_detour(
                 members[o],
                 part[a],
                 weights[o],
@@ -168,108 +169,6 @@ def relieve(
         if count == 0:
             break
     return origin[:used], part[:used], amount[:used], prices
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _hops(served: NDArray[np.int32], node_of: NDArray[np.int64], gpu_cost: int, node_cost: int) -> int:
-    """Cost of the GPUs and nodes that one token touches."""
-    cost = 0
-    for j in range(len(served)):
-        new_gpu, new_node = True, True
-        for i in range(j):
-            if served[i] == served[j]:
-                new_gpu = new_node = False
-                break
-            if node_of[served[i]] == node_of[served[j]]:
-                new_node = False
-        cost += gpu_cost * new_gpu + node_cost * new_node
-    return cost
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _score(
-    trial: NDArray[np.int32],
-    now: NDArray[np.int32],
-    hops: int,
-    weight: float,
-    node_of: NDArray[np.int64],
-    gpu_cost: int,
-    node_cost: int,
-    prices: NDArray[np.float64],
-    g: int,
-    room: NDArray[np.int64],
-) -> float:
-    """Extra cost of `trial` over `now`: an activation of relief for GPU g, or a token if g < 0 and it fits and saves."""
-    k = len(trial)
-    relief = 0
-    change = 0.0
-    for j in range(k):
-        relief += (now[j] == g) - (trial[j] == g)
-        change += prices[trial[j]] - prices[now[j]]
-    if g >= 0 and relief <= 0:
-        return np.inf
-    change += weight * (_hops(trial, node_of, gpu_cost, node_cost) - hops)
-    if g >= 0:
-        return change / relief
-    if change >= 0:
-        return np.inf
-    for j in range(k):
-        more = 0
-        for i in range(k):
-            more += (trial[i] == trial[j]) - (now[i] == trial[j])
-        if more > room[trial[j]] and more > 0:
-            return np.inf
-    return change
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _cheapest(
-    experts: NDArray[np.int32],
-    now: NDArray[np.int32],
-    weight: float,
-    starts: NDArray[np.int64],
-    hosts: NDArray[np.int32],
-    node_of: NDArray[np.int64],
-    gpu_cost: int,
-    node_cost: int,
-    prices: NDArray[np.float64],
-    g: int,
-    room: NDArray[np.int64],
-    trial: NDArray[np.int32],
-    best: NDArray[np.int32],
-) -> float:
-    """Lowest `_score` of another assignment of one token, written to `best`; infinite when there is none."""
-    k = len(experts)
-    hops = _hops(now, node_of, gpu_cost, node_cost)
-    lowest = np.inf
-    assignments = 1
-    for j in range(k):
-        assignments = min(assignments * (starts[experts[j] + 1] - starts[experts[j]]), MOST_ASSIGNMENTS + 1)
-    if assignments <= MOST_ASSIGNMENTS:
-        for number in range(assignments):
-            rest = number
-            for j in range(k):
-                copies = starts[experts[j] + 1] - starts[experts[j]]
-                trial[j] = hosts[starts[experts[j]] + rest % copies]
-                rest //= copies
-            score = _score(trial, now, hops, weight, node_of, gpu_cost, node_cost, prices, g, room)
-            if score < lowest:
-                lowest = score
-                best[:] = trial
-        return lowest
-    for h in range(len(node_of)):
-        for which in range(k + 2):  # one member to h; all that g serves and h holds; all that h holds
-            trial[:] = now
-            for j in range(k):
-                if j == which or (which == k and now[j] == g) or which == k + 1:
-                    for i in range(starts[experts[j]], starts[experts[j] + 1]):
-                        if hosts[i] == h:
-                            trial[j] = h
-            score = _score(trial, now, hops, weight, node_of, gpu_cost, node_cost, prices, g, room)
-            if score < lowest:
-                lowest = score
-                best[:] = trial
-    return lowest
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -318,7 +217,7 @@ def _augment(
     trial = np.empty(k, np.int32)
     for a in range(used):
         experts = members[origin[a]]
-        hops = _hops(part[a], node_of, gpu_cost, node_cost)
+        hops = hops_of(part[a], node_of, gpu_cost, node_cost)
         trial[:] = part[a]
         for j in range(k):
             g = part[a, j]
@@ -327,7 +226,7 @@ def _augment(
                 if h == g:
                     continue
                 trial[j] = h
-                change = max(weights[origin[a]] * (_hops(trial, node_of, gpu_cost, node_cost) - hops), 0.0)
+                change = max(weights[origin[a]] * (hops_of(trial, node_of, gpu_cost, node_cost) - hops), 0.0)
                 if change < cost[g, h]:
                     cost[g, h], what[g, h, 0], what[g, h, 1] = change, a, j
             trial[j] = g

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -45,12 +44,13 @@ class Copies:
             gpu_cost=cluster.gpu_cost,
             node_cost=cluster.node_cost,
         )
-        missing, prices = 0, np.zeros(cluster.gpus)
+        missing = 0
+        prices: NDArray[np.float64] = np.zeros(cluster.gpus)
         if problem.load_cap is not None:
             missing, stuck = shortfall(sets.load, hosts, cap=problem.load_cap)
             if missing:
                 unit = problem.total_weight / max(1, int(problem.workload.tokens.sum()))
-                prices = stuck * unit * (cluster.gpu_cost + cluster.node_cost)
+                prices = stuck.astype(float) * unit * (cluster.gpu_cost + cluster.node_cost)
             else:
                 dispatch, prices = guarded(
                     dispatch, sets, hosts, cluster, weights=problem.multipliers, cap=problem.load_cap
@@ -65,7 +65,7 @@ class Copies:
         return self.missing, self.cost
 
     def after(self, flips: Iterable[NDArray[np.int64]]) -> Flags:
-        """`hosts` with these (expert, GPU) entries flipped, given as expert x GPUs + GPU; negative numbers are blanks."""
+        """`hosts` with these entries flipped, each expert x GPUs + GPU; negative numbers are blanks."""
         flat = self.hosts.copy().ravel()
         for change in flips:
             flat[change[change >= 0]] ^= True

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.balance import lightest
 from moeopt.certificate import Certificate, Proof
 from moeopt.checker import check_layer
-from moeopt.descent import cut_descents, lightest_placement
 from moeopt.formulation import Formulation, Provable, Tabulated
+from moeopt.heuristics.swap import Swap
 from moeopt.method import Incumbent, Method
 from moeopt.multipliers import exact_bound, whole_multipliers
 from moeopt.placement import Placement
@@ -26,7 +26,7 @@ from moeopt.stop import Clock
 
 __all__ = ["solve_rows"]
 
-_DESCENTS = 32
+_OPENING = Swap(restarts=4, kicks=25)
 _CLAIM = 1e-6  # relative; what a float solver's bound may be off
 
 
@@ -136,11 +136,11 @@ class _Run:
         self.best.history.append(Event(self.clock.elapsed, self.best.cost, bound))
 
     def descend(self) -> None:
-        """Offer quick local optima of the cut, so that the search starts from a placement."""
-        if self.statement.problem.objective != "cut" or self.impossible:
+        """Offer quick local optima, so that the search starts from a placement."""
+        if self.impossible:
             return
-        proposals = cut_descents(self.statement.problem, rng=np.random.default_rng(self.seed))
-        for placement in islice(proposals, _DESCENTS):
+        rng, problem = np.random.default_rng(self.seed), self.statement.problem
+        for placement in _OPENING.search(problem, clock=self.clock, rng=rng, start=self.best.placement):
             if self._finished():
                 return
             self.clock.candidates += 1
@@ -232,7 +232,7 @@ class _Run:
         """What was found, and what of it is proved."""
         best, problem = self.best, self.statement.problem
         if self.impossible and best.placement is None:
-            best.offer(lightest_placement(problem))  # says how close one gets, or contradicts the solver
+            best.offer(lightest(problem))  # says how close one gets, or contradicts the solver
         claimed, cost = self._claimed_bound(), best.cost
         bound = None if self.proof is None else self.proof.bound
         status, message = self._verdict(cost=cost, bound=bound, claimed=claimed)

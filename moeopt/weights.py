@@ -28,7 +28,9 @@ def family_multipliers(
         if name not in families:
             raise ValueError(f"family {name!r} is not in the trace, whose families are {', '.join(families)}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) < LARGEST:
-            raise ValueError(f"weight of family {name!r} must be a number below {LARGEST:g}, found {weight!r:.60}")
+            raise ValueError(
+                f"weight of family {name!r} must be a number below {LARGEST:g}, found {weight!r:.60}"
+            )
         if weight < 0:
             raise ValueError(f"weight of family {name!r} must not be negative, found {weight}")
         index = families.index(name)

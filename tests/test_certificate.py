@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from moeopt.certificate import Certificate, Proof, seal
+from moeopt.checker import verify
 from moeopt.cluster import Cluster
 from moeopt.counting_checker import check_counting
 from moeopt.exact import Exact
-from moeopt.checker import verify
 from moeopt.problem import Problem
 from moeopt.stop import Stop
 from moeopt.trace import Trace

@@ -19,7 +19,10 @@ from moeopt.cluster import Cluster
         ({"nodes": 1.0}, r"nodes must be a whole number, found 1\.0"),
         ({"nodes": True}, "nodes must be a whole number, found True"),
         ({"gpus_per_node": 0}, "gpus_per_node must be at least 1, found 0"),
-        ({"nodes": 10_000, "gpus_per_node": 10_000}, "nodes x gpus_per_node must be at most 65536, found 10000"),
+        (
+            {"nodes": 10_000, "gpus_per_node": 10_000},
+            "nodes x gpus_per_node must be at most 65536, found 10000",
+        ),
         ({"slots": 0}, "slots must be at least 1, found 0"),
         ({"slots": 2.5}, r"slots must be one whole number or one for each GPU, found 2\.5"),
         ({"slots": 10**30}, "slots must be at most"),

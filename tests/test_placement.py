@@ -79,7 +79,10 @@ def test_arrays_are_read_only_copies() -> None:
         ({"nodes": 3}, "gpus must be divisible by nodes, found 2 GPUs on 3 nodes"),
         ({"nodes": 0}, "found 2 GPUs on 0 nodes"),
         ({"hosts": np.array([[[True, False], [False, False]]])}, "layer 7: expert 1 is on no GPU"),
-        ({"hosts": np.array([[[True, False], [False, True]]])}, "expert 1 has primary GPU 0, which does not hold"),
+        (
+            {"hosts": np.array([[[True, False], [False, True]]])},
+            "expert 1 has primary GPU 0, which does not hold",
+        ),
         ({"primary": np.array([[0, 2]])}, "layer 7: expert 1 has primary GPU 2"),
         ({"primary": np.array([[-1, 0]])}, "layer 7: expert 0 has primary GPU -1"),
     ],

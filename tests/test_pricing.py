@@ -53,7 +53,9 @@ def test_no_reduced_cost_is_negative_for_any_duals(case: tuple[Problem, Columns,
     _, columns, prices = case
     for row, members in enumerate(columns.members.tolist()):
         held = {e for e in members if e >= 0}
-        value = prices.scale * int(columns.cost[row]) - prices.group - sum(int(prices.experts[e]) for e in held)
+        value = (
+            prices.scale * int(columns.cost[row]) - prices.group - sum(int(prices.experts[e]) for e in held)
+        )
         for triple, discount in zip(prices.triples.tolist(), prices.discounts.tolist(), strict=True):
             value += discount if len(held & set(triple)) >= 2 else 0
         assert value == prices.reduced[row] >= 0
@@ -119,8 +121,9 @@ def test_at_most_one_block_of_a_placement_holds_two_of_three_experts(
 
 @pytest.mark.parametrize("cost", [0, 1, 2**40, 2**58])
 def test_a_proof_stays_within_64_bits_at_every_magnitude(cost: int) -> None:
-    columns = Columns(np.array([[0, 1], [0, 2], [1, 2], [0, -1], [1, -1], [2, -1]], np.int16),
-                      np.array([cost] * 6), 0, 3, 2)
+    columns = Columns(
+        np.array([[0, 1], [0, 2], [1, 2], [0, -1], [1, -1], [2, -1]], np.int16), np.array([cost] * 6), 0, 3, 2
+    )
     prices = Prices.of(
         columns,
         duals=np.full(3, cost / 3),
@@ -128,8 +131,10 @@ def test_a_proof_stays_within_64_bits_at_every_magnitude(cost: int) -> None:
         triples=np.array([[0, 1, 2]]),
         discounts=np.array([cost / 7]),
     )
-    exact: Any = [prices.scale * cost - sum(int(prices.experts[e]) for e in row if e >= 0)
-                  for row in columns.members.tolist()]
+    exact: Any = [
+        prices.scale * cost - sum(int(prices.experts[e]) for e in row if e >= 0)
+        for row in columns.members.tolist()
+    ]
     for row in range(3):
         exact[row] += sum(prices.discounts.tolist())
     assert [value - prices.group for value in exact] == prices.reduced.tolist()

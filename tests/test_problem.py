@@ -125,7 +125,11 @@ def problem_of(cluster: Cluster | None = None, **fields: Any) -> Problem:
     ("cluster", "fields", "words"),
     [
         (Cluster(1, 3, 1), {}, "too few slots: 3 GPUs offer 3 slots a layer for 4 experts"),
-        (Cluster(1, 2, (9, 0)), {"replicas": 1}, "replicas 1 cannot be placed: 4 experts leave 0 of 4 slots free"),
+        (
+            Cluster(1, 2, (9, 0)),
+            {"replicas": 1},
+            "replicas 1 cannot be placed: 4 experts leave 0 of 4 slots free",
+        ),
         (None, {"replicas": 1}, "replicas 1 cannot be placed: 4 experts leave 0 of 4 slots free"),
         (None, {"replicas": -1}, "replicas must be a whole number, at least 0, found -1"),
         (None, {"replicas": 1.0}, r"found 1\.0"),
@@ -151,7 +155,11 @@ def problem_of(cluster: Cluster | None = None, **fields: Any) -> Problem:
             {"load_tolerance": "0.4", "replicas": 1},
             "expert 0 alone serves 3 activations, a GPU may serve 1; at least 0.5 is needed",
         ),
-        (None, {"family_weights": {"maths": 1}}, "family 'maths' is not in the trace, whose families are all"),
+        (
+            None,
+            {"family_weights": {"maths": 1}},
+            "family 'maths' is not in the trace, whose families are all",
+        ),
         (None, {"family_weights": {"all": 0}}, "family weights are all zero"),
         (None, {"family_weights": {"all": -1}}, "weight of family 'all' must not be negative, found -1"),
     ],
@@ -195,7 +203,9 @@ def test_every_rule_names_its_numbers() -> None:
     assert loaded == "layer 9: GPU 0 serves 5 activations, load tolerance 0.1 allows 4"
     hosts = np.ones((1, 4, 2), bool)
     copied = Placement(hosts, np.zeros((1, 4), np.int32), 1, 4, (9,))
-    assert problem_of(Cluster(1, 2, 4), replicas=3).violation(copied) == "layer 9: 4 replicas, the budget is 3"
+    assert (
+        problem_of(Cluster(1, 2, 4), replicas=3).violation(copied) == "layer 9: 4 replicas, the budget is 3"
+    )
     assert problem_of(Cluster(1, 2, 4), replicas=4).violation(copied) == ""
     few = Plan(copied, (Dispatch(np.array([0]), np.array([[0, 0]]), np.array([[1]])),))
     broken = problem_of(Cluster(1, 2, 4), replicas=4).violation(few)
@@ -232,9 +242,12 @@ def test_the_load_cap_is_exact() -> None:
 def test_slots_beyond_the_number_of_experts_do_not_count() -> None:
     with pytest.raises(ValueError, match="too few slots: 2 GPUs offer 0 slots"):
         problem_of(Cluster(1, 2, (0, 0)))
-    assert problem_of(Cluster(1, 2, (1_000_000, 0))).violation(
-        Placement.partition([[0, 0, 0, 0]], Cluster(1, 2, (1_000_000, 0)), layer_ids=(9,))
-    ) == ""
+    assert (
+        problem_of(Cluster(1, 2, (1_000_000, 0))).violation(
+            Placement.partition([[0, 0, 0, 0]], Cluster(1, 2, (1_000_000, 0)), layer_ids=(9,))
+        )
+        == ""
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -71,7 +71,10 @@ def test_joined_results_add_up_where_every_layer_knows() -> None:
     assert joined.placement.layer_ids == (0, 4)
     assert (joined.message, joined.layer_id, len(joined.layers)) == ("words", None, 2)
     lost = Result.join(
-        [layer(0, tolerance_reached=0.2), replace(FOUND, placement=None, cost=None, bound=None, tolerance_reached=0.7)]
+        [
+            layer(0, tolerance_reached=0.2),
+            replace(FOUND, placement=None, cost=None, bound=None, tolerance_reached=0.7),
+        ]
     )
     assert (lost.placement, lost.cost, lost.bound, lost.tolerance_reached) == (None, None, None, 0.7)
 

@@ -39,7 +39,10 @@ def trace(**changes: Any) -> Trace:
         ({"n_experts": 3}, r"expert id 3 out of range 0\.\.2, token 0, layer index 1"),
         ({"experts": EXPERTS - 1}, r"expert id -1 out of range 0\.\.3, token 0, layer index 0"),
         ({"experts": EXPERTS.astype(float)}, "experts must be integers, found dtype float64"),
-        ({"experts": np.array([[[0, 1], [2, 2]]]), "family": np.array([0])}, r"within token 0, layer index 1"),
+        (
+            {"experts": np.array([[[0, 1], [2, 2]]]), "family": np.array([0])},
+            r"within token 0, layer index 1",
+        ),
         ({"families": ("code", "code")}, r"distinct names, found \['code', 'code'\]"),
         ({"families": ()}, r"distinct names, found \[\]"),
         ({"families": tuple(map(str, range(257)))}, "at most 256 families, found 257"),

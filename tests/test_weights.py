@@ -69,7 +69,10 @@ def test_families_without_a_weight_count_nothing() -> None:
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"maths": 1}, "family 'maths' is not in the trace, whose families are code, math, chat, general, safety"),
+        (
+            {"maths": 1},
+            "family 'maths' is not in the trace, whose families are code, math, chat, general, safety",
+        ),
         ({"code": -0.5}, "weight of family 'code' must not be negative, found -0.5"),
         ({"code": float("nan")}, "weight of family 'code' must be a number.*found nan"),
         ({"code": float("inf")}, "found inf"),

@@ -43,7 +43,7 @@ class Blocks:
         if problem.replicas:
             return f"blocks places one copy of each expert, replicas are {problem.replicas}"
         if not cluster.equal:
-            return f"blocks needs GPUs with equal slots, slots are {list(cluster.slots_of)}"
+            return f"blocks needs GPUs with equal slots, slots are {cluster.slots_of.tolist()}"
         if cluster.nodes > 1 and cluster.gpus_per_node > 1 and cluster.node_cost:
             return f"the cost of blocks is additive over GPUs, {cluster.nodes} nodes have node cost {cluster.node_cost}"
         size, count = self._size(problem)

@@ -1,1 +1,4 @@
-"""Placements out and in: one class an engine, found through the entry-point group `moeopt.engines`; see `moeopt.engine`."""
+"""Placements out and in: one class an engine, found through the entry-point group `moeopt.engines`.
+
+The protocol is `moeopt.engine.Engine`: `check`, `dump` and `load`.
+"""

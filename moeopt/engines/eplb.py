@@ -43,7 +43,13 @@ class Eplb:
         slots_of, counts = _inverse(rows, placement.n_experts)
         file = io.BytesIO()
         ids = np.array(placement.layer_ids, np.int64)
-        np.savez(file, **dict(zip(ARRAYS, (rows, slots_of, counts, ids), strict=True)))
+        np.savez(
+            file,
+            physical_to_logical_map=rows,
+            logical_to_physical_map=slots_of,
+            expert_count=counts,
+            layer_ids=ids,
+        )
         return file.getvalue()
 
     def load(self, content: bytes, *, gpus: int, nodes: int = 1, model: str = "") -> Placement:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moeopt.balance import balanced, levelled
+from moeopt.balance import balanced, lightest
 from moeopt.method import Heuristic
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -31,4 +31,4 @@ class Balance(Heuristic):
         packed = problem.partition(balanced(sets.load, slots))
         yield packed
         if problem.violation(packed):
-            yield problem.partition(levelled(sets.load, packed.primary[0].astype(np.int64), slots))
+            yield lightest(problem)

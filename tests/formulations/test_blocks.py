@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from moeopt.cluster import Cluster
 from moeopt.columns import Columns, block_sizes, column_count, contents
 from moeopt.exact import Exact
-from moeopt.formulation import ByColumns, Tabulated
+from moeopt.formulation import ByColumns
 from moeopt.inclusion import meeting_weight
 from moeopt.matrix import canonical, from_pyomo
 from moeopt.problem import Problem
@@ -39,7 +39,9 @@ def session() -> Iterator[Session]:
         yield session
 
 
-def problem_of(experts: int, cluster: Cluster, *, k: int = 3, seed: int = 0, objective: str = "fan-out") -> Problem:
+def problem_of(
+    experts: int, cluster: Cluster, *, k: int = 3, seed: int = 0, objective: str = "fan-out"
+) -> Problem:
     rng = np.random.default_rng(seed)
     ids = np.array([[rng.permutation(experts)[:k]] for _ in range(40)])
     return Problem.from_trace(Trace(ids, experts), cluster, objective=objective)
@@ -53,9 +55,8 @@ def columns_of(problem: Problem) -> dict[tuple[int, ...], int]:
     }
 
 
-def test_it_offers_columns_and_a_matrix() -> None:
+def test_it_offers_columns() -> None:
     assert isinstance(BLOCKS, ByColumns)
-    assert isinstance(BLOCKS, Tabulated)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,7 +93,9 @@ def test_the_proved_cost_is_that_of_brute_force(problem: Problem) -> None:
         (3, Cluster(1, 2, 9)),  # more slots than experts
     ],
 )
-def test_every_shape_of_groups_agrees_with_brute_force(experts: int, cluster: Cluster, objective: str) -> None:
+def test_every_shape_of_groups_agrees_with_brute_force(
+    experts: int, cluster: Cluster, objective: str
+) -> None:
     problem = problem_of(experts, cluster, objective=objective)
     result = EXACT.solve(problem, stop=FREELY, seed=0)
     assert (result.status, result.cost) == ("certified-optimal", brute_force(problem)[0])
@@ -183,11 +186,20 @@ def test_contents_come_in_the_order_of_their_rank() -> None:
 
 @pytest.mark.parametrize(
     ("experts", "gpus", "slots", "sizes"),
-    [(6, 3, 2, [2]), (6, 3, 3, [1, 2, 3]), (7, 2, 4, [3, 4]), (3, 2, 9, [1, 2, 3]), (3, 1, 3, [3]), (4, 4, 1, [1])],
+    [
+        (6, 3, 2, [2]),
+        (6, 3, 3, [1, 2, 3]),
+        (7, 2, 4, [3, 4]),
+        (3, 2, 9, [1, 2, 3]),
+        (3, 1, 3, [3]),
+        (4, 4, 1, [1]),
+    ],
 )
 def test_only_sizes_that_occur_are_listed(experts: int, gpus: int, slots: int, sizes: list[int]) -> None:
     assert list(block_sizes(experts, gpus, slots)) == sizes
-    assert column_count(experts, gpus, slots) == len(BLOCKS.columns(problem_of(experts, Cluster(1, gpus, slots))))
+    assert column_count(experts, gpus, slots) == len(
+        BLOCKS.columns(problem_of(experts, Cluster(1, gpus, slots)))
+    )
 
 
 def test_blocks_above_the_load_cap_are_left_out() -> None:
@@ -195,7 +207,9 @@ def test_blocks_above_the_load_cap_are_left_out() -> None:
     capped = replace(free, load_tolerance="0.1")
     load = free.workload.layers[0].load
     assert capped.load_cap is not None
-    wanted = {block: cost for block, cost in columns_of(free).items() if load[list(block)].sum() <= capped.load_cap}
+    wanted = {
+        block: cost for block, cost in columns_of(free).items() if load[list(block)].sum() <= capped.load_cap
+    }
     assert columns_of(capped) == wanted
     assert len(wanted) < len(columns_of(free))
 
@@ -225,7 +239,9 @@ def test_it_says_when_there_is_too_much_to_list(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_tolerance_that_search_rules_out_is_a_result_that_says_what_can_be_met() -> None:
     ids = np.array([[[0]]] * 5 + [[[1]]] * 5 + [[[2]]] * 5 + [[[3]]] * 1)
-    problem = Problem.from_trace(Trace(ids, 4), Cluster(1, 2, 2), load_tolerance="0.2")  # 10 and 6 at best; 9 allowed
+    problem = Problem.from_trace(
+        Trace(ids, 4), Cluster(1, 2, 2), load_tolerance="0.2"
+    )  # 10 and 6 at best; 9 allowed
     result = EXACT.solve(problem, stop=FREELY, seed=0)
     assert result.status == "infeasible-claimed"
     assert (result.placement, result.cost, result.bound, result.certificate) == (None, None, None, None)
