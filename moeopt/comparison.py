@@ -169,12 +169,17 @@ def compare(
             solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer)
             for method in chosen
         ]
-        bounds = _best_bounds(results)
-        rows += [
-            _row(method, seen, result, bounds=bounds, rest=rest)
-            for method, result in zip(chosen, results, strict=True)
-        ]
+        rows += judged(seen, chosen, results, held_out=rest)
     return rows
+
+
+def judged(
+    problem: Problem, methods: Sequence[Method], results: Sequence[Result], *, held_out: Trace | None = None
+) -> list[Row]:
+    """A row for each method's result on the same problem, shares by the best verified bound of all of them."""
+    bounds = _best_bounds(results)
+    pairs = zip(methods, results, strict=True)
+    return [_row(method, problem, result, bounds=bounds, rest=held_out) for method, result in pairs]
 
 
 def _best_bounds(results: Sequence[Result]) -> int | None:

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moeopt import api, storage, tables
+from moeopt import api, registry, storage, tables
 from moeopt.cluster import Cluster
-from moeopt.comparison import compare, mean_fan_out
+from moeopt.comparison import judged, mean_fan_out
 from moeopt.options import worker_count
 from moeopt.parallel import processes
 from moeopt.problem import Problem
@@ -16,7 +16,7 @@ from moeopt.samples import sample
 from moeopt.stop import Stop
 from moeopt.summary import summarise
 
-BASELINES = ("linear", "random", "balance", "swap")
+METHODS = ("linear", "random", "balance", "swap", "blocks")
 Follow = Callable[[str, int], Callable[[], None]]
 
 
@@ -31,13 +31,16 @@ def demonstrate(
             raise ValueError(f"{folder}: cannot be made: {error.strerror}") from error
     trace = sample()
     problem = Problem.from_trace(trace, Cluster.of(gpus=8, slots=trace.n_experts // 8))
-    methods = (*BASELINES, "blocks")
+    methods = [registry.method(name) for name in METHODS]
     layers = len(problem.workload.layers)
     with processes(worker_count(workers, layers=layers)) as executor:
-        step = follow("comparing", layers * len(methods))
+        step = follow("placing", layers * len(methods))
         stop = Stop(seconds=60)
-        rows = compare(problem, BASELINES, stop=stop, executor=executor, on_layer=lambda _: step())
-        result = api.solve(problem, "blocks", stop=stop, executor=executor, on_layer=lambda _: step())
+        results = [
+            api.solve(problem, method, stop=stop, executor=executor, on_layer=lambda _: step())
+            for method in methods
+        ]
+    rows, result = judged(problem, methods, results), results[-1]
     if result.placement is None or result.certificate is None:
         raise RuntimeError(f"the packaged sample was not proved: {result.status}, {result.message}")
     paths = {name: folder / file for name, file in _FILES.items()}

@@ -1,5 +1,6 @@
 """Serving engines: the file that carries a placement into one, and back."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -18,14 +19,18 @@ class Engine(Protocol):
     name: ClassVar[str]
     summary: ClassVar[str]
 
-    def check(self, placement: Placement, **settings: Any) -> str:
-        """Which rule of the engine the placement breaks, with the numbers; empty when it breaks none."""
+    # Properties, since every engine has settings of its own and a method with other settings would not conform.
+    @property
+    def check(self) -> Callable[..., str]:
+        """(placement, **settings): which rule of the engine is broken, with the numbers; empty when none is."""
 
-    def dump(self, placement: Placement, **settings: Any) -> bytes:
-        """Content of the file."""
+    @property
+    def dump(self) -> Callable[..., bytes]:
+        """(placement, **settings): content of the file."""
 
-    def load(self, content: bytes, **settings: Any) -> Placement:
-        """The placement in such a file; ValueError names the rule it breaks and the value found."""
+    @property
+    def load(self) -> Callable[..., Placement]:
+        """(content, **settings): the placement in such a file; ValueError names the rule and the value found."""
 
 
 def equal_slots(placement: Placement, *, pad: bool = False) -> str:

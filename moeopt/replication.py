@@ -152,14 +152,17 @@ def changes(problem: Problem, copies: Copies) -> NDArray[np.int64]:
 
 
 def disjoint(candidates: NDArray[np.int64], *, gpus: int, most: int) -> list[int]:
-    """Indices of the first `most` changes, at least one, that share no expert and no GPU."""
+    """Indices of the first `most` changes that share no expert and no GPU; one at most is an added copy."""
     experts_taken: set[int] = set()
     gpus_taken: set[int] = set()
     chosen: list[int] = []
+    added = False
     for index, row in enumerate(candidates.tolist()):
         experts, own = {x // gpus for x in row if x >= 0}, {x % gpus for x in row if x >= 0}
-        if experts & experts_taken or own & gpus_taken:
+        adds = row[1] < 0
+        if experts & experts_taken or own & gpus_taken or (adds and added):
             continue
+        added = added or adds
         chosen.append(index)
         experts_taken |= experts
         gpus_taken |= own

@@ -66,7 +66,7 @@ def expect(document: object, *, kind: str, version: int = 1) -> dict[str, Any]:
         raise ValueError(f"expected a JSON object of format {kind!r}, found {type(document).__name__}")
     if document.get("format") != kind:
         raise ValueError(f"format must be {kind!r}, found {document.get('format')!r}")
-    if document.get("version") != version:
+    if type(document.get("version")) is not int or document["version"] != version:
         raise ValueError(f"version of {kind} must be {version}, found {document.get('version')!r}")
     return cast(dict[str, Any], document)
 
@@ -91,6 +91,8 @@ def whole_numbers(document: Mapping[str, Any], name: str, *, dtype: type = np.in
     except ValueError as error:
         raise ValueError(f"{name} must be lists of one length: {error}") from error
     limits = np.iinfo(dtype)
+    if _holds_bool(document[name]):  # NumPy takes them for 0 and 1
+        raise ValueError(f"{name} must hold whole numbers, found true or false")
     if found.size and (found.dtype.kind != "i" or found.min() < limits.min or found.max() > limits.max):
         raise ValueError(f"{name} must hold whole numbers of {limits.bits} bits, found dtype {found.dtype}")
     return found.astype(dtype)
@@ -103,6 +105,10 @@ def plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _holds_bool(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(map(_holds_bool, value)))
 
 
 def _umask() -> int:

@@ -1,6 +1,7 @@
-"""Compiled kernel: swap search on the exact fan-out, GPUs and nodes at once, with kicks out of local optima."""
+"""Compiled kernels: swaps of experts on the exact fan-out, GPUs and nodes at once, every count kept up to date."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numba import njit
@@ -9,192 +10,206 @@ from numpy.typing import NDArray
 from moeopt.workload import ExpertSets
 
 
-def incidence(sets: ExpertSets) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """(starts [experts + 1], set indices): the sets of each expert, ascending."""
-    flat = sets.members.ravel()
-    order = np.argsort(flat, kind="stable")
-    starts = np.searchsorted(flat[order], np.arange(sets.n_experts + 1))
-    return starts.astype(np.int64), (order // sets.top_k).astype(np.int32)
+@dataclass(frozen=True, eq=False)
+class Seating:
+    """Experts in the slots of the GPUs, and what every swap would change; one with an empty slot is a move.
+
+    | field | holds |
+    |---|---|
+    | labels | int32 [levels, seats]: GPU (level 0) and node of each seat; seats beyond E are empty slots |
+    | prices | float [levels]: cost of a further GPU, of a further node |
+    | load, cap, penalty | float [experts]; load of a GPU above `cap` costs `penalty` each |
+    | members, weights | the sets: int32 [sets, k], float [sets] |
+    | starts, of_expert | [experts + 1] and set indices: the sets of each expert, ascending |
+    | count | uint8 [levels, sets, labels]: members of a set on a GPU or node |
+    | arrive | float [levels, experts, labels]: weight of the sets that would newly touch the label |
+    | leave | float [levels, experts]: weight of the sets that would cease to touch the present label |
+    | carried | float [labels]: load of each GPU |
+    """
+
+    labels: NDArray[np.int32]
+    prices: NDArray[np.float64]
+    load: NDArray[np.float64]
+    cap: float
+    penalty: float
+    members: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    of_expert: NDArray[np.int32]
+    count: NDArray[np.uint8]
+    arrive: NDArray[np.float64]
+    leave: NDArray[np.float64]
+    carried: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        sets: ExpertSets,
+        *,
+        weights: NDArray[np.float64],
+        labels: NDArray[np.int32],
+        prices: NDArray[np.float64],
+        load: NDArray[np.float64],
+        cap: float,
+        penalty: float,
+    ) -> Self:
+        """Count from scratch."""
+        flat = sets.members.ravel()
+        order = np.argsort(flat, kind="stable")
+        starts = np.searchsorted(flat[order], np.arange(sets.n_experts + 1)).astype(np.int64)
+        of_expert = (order // sets.top_k).astype(np.int32)
+        levels, width = len(labels), int(labels.max()) + 1
+        count = np.zeros((levels, len(sets), width), np.uint8)
+        arrive = np.zeros((levels, sets.n_experts, width))
+        leave = np.zeros((levels, sets.n_experts))
+        rows = np.arange(len(sets))
+        for level in range(levels):
+            held = labels[level][sets.members]
+            for column in held.T:
+                count[level, rows, column] += 1
+            absent = np.where(count[level] == 0, weights[:, None], 0.0)
+            alone = np.where(np.take_along_axis(count[level], held, axis=1) == 1, weights[:, None], 0.0)
+            for place, column in enumerate(sets.members.T):
+                np.add.at(arrive[level], column, absent)
+                np.add.at(leave[level], column, alone[:, place])
+        carried = np.bincount(labels[0, : sets.n_experts], weights=load, minlength=width)
+        return cls(
+            labels,
+            prices,
+            load,
+            cap,
+            penalty,
+            sets.members,
+            weights,
+            starts,
+            of_expert,
+            count,
+            arrive,
+            leave,
+            carried,
+        )
+
+    def exchange(self, pairs: NDArray[np.int64]) -> float:
+        """Swap the seats of each pair [swaps, 2], in order; the change of cost. Seats of one label stay."""
+        return float(_exchange(pairs, *self._state()))
+
+    def descend(self, order: NDArray[np.int64]) -> tuple[float, NDArray[np.int64]]:
+        """Visit seats in `order`, take the best swap of each while one helps; change of cost, and the swaps."""
+        change, made = _descend(order, *self._state())
+        return float(change), made
+
+    def _state(self) -> tuple[Any, ...]:
+        return (
+            self.labels,
+            self.prices,
+            self.load,
+            self.cap,
+            self.penalty,
+            self.members,
+            self.weights,
+            self.starts,
+            self.of_expert,
+            self.count,
+            self.arrive,
+            self.leave,
+            self.carried,
+        )
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def search_swaps(
+def _exchange(
+    pairs: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    prices: NDArray[np.float64],
+    load: NDArray[np.float64],
+    cap: float,
+    penalty: float,
     members: NDArray[np.int32],
     weights: NDArray[np.float64],
     starts: NDArray[np.int64],
     of_expert: NDArray[np.int32],
+    count: NDArray[np.uint8],
+    arrive: NDArray[np.float64],
+    leave: NDArray[np.float64],
+    carried: NDArray[np.float64],
+) -> float:
+    change = 0.0
+    for row in range(len(pairs)):
+        e, f = pairs[row, 0], pairs[row, 1]
+        if labels[0, e] != labels[0, f]:
+            change += _delta(e, f, labels, prices, weights, starts, of_expert, count, arrive, leave)
+            change += _overload(e, f, labels, load, carried, cap) * penalty
+            _swap(e, f, labels, load, members, weights, starts, of_expert, count, arrive, leave, carried)
+    return change
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _descend(
+    order: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    prices: NDArray[np.float64],
     load: NDArray[np.float64],
     cap: float,
     penalty: float,
-    labels: NDArray[np.int32],
-    prices: NDArray[np.float64],
-    kicks: NDArray[np.int64],
-    orders: NDArray[np.int64],
+    members: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    of_expert: NDArray[np.int32],
+    count: NDArray[np.uint8],
+    arrive: NDArray[np.float64],
+    leave: NDArray[np.float64],
+    carried: NDArray[np.float64],
 ) -> Any:
-    """Improve `labels` by swaps until none helps, then kick, improve and keep the better, once for each row of `kicks`.
-
-    `labels` int32 [levels, seats]: GPU (level 0) and node of each seat's expert; seats beyond E are empty slots: a
-    swap with one is a move. `prices` [levels]; `kicks` [rounds, 2 x swaps]: seats to exchange; `orders` [rounds,
-    seats].
-    A swap of e (on g) and f (on h) changes the cost of the sets with one of the two: arrive[e, h] - leave[e] +
-    arrive[f, g] - leave[f], plus what sets with both were wrongly credited. Load above `cap` costs `penalty` each.
-    Returns the best labels of level 0.
-    """
-    levels, seats = labels.shape
-    experts = len(starts) - 1
-    n_sets, k = members.shape
-    width = labels.max() + 1
-    count = np.zeros((levels, n_sets, width), np.uint8)
-    arrive = np.zeros((levels, experts, width))
-    leave = np.zeros((levels, experts))
-    carried = np.zeros(width)
-    for e in range(experts):
-        carried[labels[0, e]] += load[e]
-    for level in range(levels):
-        for s in range(n_sets):
-            for j in range(k):
-                count[level, s, labels[level, members[s, j]]] += 1
-        for e in range(experts):
-            for i in range(starts[e], starts[e + 1]):
-                s = of_expert[i]
-                for g in range(width):
-                    if count[level, s, g] == 0:
-                        arrive[level, e, g] += weights[s]
-                if count[level, s, labels[level, e]] == 1:
-                    leave[level, e] += weights[s]
-    value, best_value = 0.0, np.inf
-    best = labels[0].copy()
-    undo = np.empty((kicks.shape[0] + 64 * seats, 2), np.int64)
-    for round_ in range(kicks.shape[0] + 1):
-        done = 0
-        if round_ > 0:
-            for i in range(0, kicks.shape[1], 2):
-                e, f = kicks[round_ - 1, i], kicks[round_ - 1, i + 1]
-                if labels[0, e] != labels[0, f] and (e < experts or f < experts) and done < len(undo):
-                    value += _delta(
-                        e,
-                        f,
-                        experts,
-                        labels,
-                        prices,
-                        arrive,
-                        leave,
-                        members,
-                        weights,
-                        starts,
-                        of_expert,
-                        count,
-                    )
-                    value += _overload(e, f, experts, labels, load, carried, cap) * penalty
-                    _swap(
-                        e,
-                        f,
-                        experts,
-                        labels,
-                        load,
-                        carried,
-                        members,
-                        weights,
-                        starts,
-                        of_expert,
-                        count,
-                        arrive,
-                        leave,
-                    )
-                    undo[done, 0], undo[done, 1] = e, f
-                    done += 1
-        improved = True
-        while improved:
-            improved = False
-            for e in orders[round_ % len(orders)]:
-                if e >= experts:
-                    continue
-                gain, partner = -1e-9 * (1 + abs(value)), -1
-                for f in range(seats):
-                    if labels[0, f] == labels[0, e]:
-                        continue
-                    rough = _overload(e, f, experts, labels, load, carried, cap) * penalty
-                    for level in range(levels):
-                        g, h = labels[level, e], labels[level, f]
-                        if g == h:
-                            continue
-                        change = arrive[level, e, h] - leave[level, e]
-                        if f < experts:
-                            change += arrive[level, f, g] - leave[level, f]
-                        rough += prices[level] * change
-                    if rough < gain:
-                        exact = _overload(e, f, experts, labels, load, carried, cap) * penalty
-                        exact += _delta(
-                            e,
-                            f,
-                            experts,
-                            labels,
-                            prices,
-                            arrive,
-                            leave,
-                            members,
-                            weights,
-                            starts,
-                            of_expert,
-                            count,
-                        )
-                        if exact < gain:
-                            gain, partner = exact, f
-                if partner >= 0 and done < len(undo):
-                    _swap(
-                        e,
-                        partner,
-                        experts,
-                        labels,
-                        load,
-                        carried,
-                        members,
-                        weights,
-                        starts,
-                        of_expert,
-                        count,
-                        arrive,
-                        leave,
-                    )
-                    value += gain
-                    undo[done, 0], undo[done, 1] = e, partner
-                    done += 1
-                    improved = True
-        if value < best_value - 1e-9 * (1 + abs(value)) or round_ == 0:
-            best_value = value
-            best[:] = labels[0]
-        elif value > best_value:
-            for i in range(done - 1, -1, -1):
-                _swap(
-                    undo[i, 0],
-                    undo[i, 1],
-                    experts,
-                    labels,
-                    load,
-                    carried,
-                    members,
-                    weights,
-                    starts,
-                    of_expert,
-                    count,
-                    arrive,
-                    leave,
-                )
-            value = best_value
-    return best
+    experts, seats = len(load), labels.shape[1]
+    least = 1e-9 * (1.0 + weights.sum())  # below it a gain is rounding
+    made = np.empty((64 * seats, 2), np.int64)
+    total, done, idle, turn = 0.0, 0, 0, 0
+    while idle < len(order) and done < len(made):
+        e = order[turn % len(order)]
+        turn += 1
+        idle += 1
+        if e >= experts:
+            continue
+        gain, partner = -least, -1
+        for f in range(seats):
+            if labels[0, f] == labels[0, e]:
+                continue
+            # Without what sets with both take back, this is a lower bound; most swaps end here.
+            rough = _overload(e, f, labels, load, carried, cap) * penalty
+            for level in range(len(prices)):
+                g, h = labels[level, e], labels[level, f]
+                if g != h:
+                    change = arrive[level, e, h] - leave[level, e]
+                    if f < experts:
+                        change += arrive[level, f, g] - leave[level, f]
+                    rough += prices[level] * change
+            if rough < gain:
+                exact = _delta(e, f, labels, prices, weights, starts, of_expert, count, arrive, leave)
+                exact += _overload(e, f, labels, load, carried, cap) * penalty
+                if exact < gain:
+                    gain, partner = exact, f
+        if partner >= 0:
+            _swap(
+                e, partner, labels, load, members, weights, starts, of_expert, count, arrive, leave, carried
+            )
+            total += gain
+            made[done, 0], made[done, 1] = e, partner
+            done += 1
+            idle = 0
+    return total, made[:done].copy()
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _overload(
     e: int,
     f: int,
-    experts: int,
     labels: NDArray[np.int32],
     load: NDArray[np.float64],
     carried: NDArray[np.float64],
     cap: float,
 ) -> float:
     """How much more load stands above the cap after the swap."""
+    experts = len(load)
     g, h = labels[0, e], labels[0, f]
     shift = (load[e] if e < experts else 0.0) - (load[f] if f < experts else 0.0)
     before = max(carried[g] - cap, 0.0) + max(carried[h] - cap, 0.0)
@@ -206,18 +221,17 @@ def _overload(
 def _delta(
     e: int,
     f: int,
-    experts: int,
     labels: NDArray[np.int32],
     prices: NDArray[np.float64],
-    arrive: NDArray[np.float64],
-    leave: NDArray[np.float64],
-    members: NDArray[np.int32],
     weights: NDArray[np.float64],
     starts: NDArray[np.int64],
     of_expert: NDArray[np.int32],
     count: NDArray[np.uint8],
+    arrive: NDArray[np.float64],
+    leave: NDArray[np.float64],
 ) -> float:
-    """Change of cost when seats e and f are exchanged."""
+    """Change of the fan-out when seats e and f are exchanged."""
+    experts = len(starts) - 1
     change = 0.0
     for level in range(labels.shape[0]):
         g, h = labels[level, e], labels[level, f]
@@ -249,10 +263,8 @@ def _delta(
 def _swap(
     e: int,
     f: int,
-    experts: int,
     labels: NDArray[np.int32],
     load: NDArray[np.float64],
-    carried: NDArray[np.float64],
     members: NDArray[np.int32],
     weights: NDArray[np.float64],
     starts: NDArray[np.int64],
@@ -260,8 +272,10 @@ def _swap(
     count: NDArray[np.uint8],
     arrive: NDArray[np.float64],
     leave: NDArray[np.float64],
+    carried: NDArray[np.float64],
 ) -> None:
     """Exchange two seats and bring counts, arrive and leave up to date."""
+    experts = len(load)
     g, h = labels[0, e], labels[0, f]
     shift = (load[e] if e < experts else 0.0) - (load[f] if f < experts else 0.0)
     carried[g] -= shift

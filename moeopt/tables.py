@@ -145,4 +145,4 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def saving(reduction: float | None) -> float | None:
     """A reduction as a change: 0.3 becomes -0.3."""
-    return None if reduction is None else -reduction
+    return None if reduction is None else 0.0 - reduction

@@ -14,6 +14,17 @@ from moeopt.placement import Placement
 
 ARRAYS = ("physical_to_logical_map", "logical_to_physical_map", "expert_count", "layer_ids")
 MOST_BYTES = 1 << 30
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    SyntaxError,
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def _read(content: bytes) -> list[NDArray[Any]]:
             raise ValueError(f"arrays must unpack to at most {MOST_BYTES} bytes, found {sum(sizes.values())}")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = [archive[name] for name in ARRAYS]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, IndexError) as error:
+    except DAMAGE as error:
         raise ValueError(f"damaged or truncated npz archive: {str(error) or type(error).__name__}") from error
     for name, array in zip(ARRAYS, arrays, strict=True):
         if array.dtype.kind not in "iu":

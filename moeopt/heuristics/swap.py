@@ -14,8 +14,6 @@ from moeopt.reference import equal_sizes
 from moeopt.stop import Clock
 from moeopt.workload import ExpertSets
 
-BATCH = 25  # kicks between two looks at the clock
-
 
 @dataclass(frozen=True)
 class Swap(Heuristic):
@@ -31,8 +29,8 @@ class Swap(Heuristic):
     | strength | random swaps of a kick |
     """
 
-    restarts: int = 4
-    kicks: int = 200
+    restarts: int = 3
+    kicks: int = 100
     strength: int = 3
     name = "swap"
     summary = "swaps on the exact objective with kicks, compiled"
@@ -40,12 +38,12 @@ class Swap(Heuristic):
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
     ) -> Iterator[Placement]:
-        """The best placement after every batch of kicks."""
+        """The first local optimum of each start, then every better one."""
         sets = problem.workload.layers[0]
         weights = problem.set_weights(sets)
         if problem.objective == "cut":
             sets, weights = pair_sets(sets, weights)
-        yield from self.improve(problem, sets, weights, rng=rng, start=start)
+        yield from self.improve(problem, sets, weights, clock=clock, rng=rng, start=start)
 
     def improve(
         self,
@@ -53,37 +51,40 @@ class Swap(Heuristic):
         sets: ExpertSets,
         weights: NDArray[np.int64],
         *,
+        clock: Clock,
         rng: np.random.Generator,
         start: Placement | None,
     ) -> Iterator[Placement]:
         """Swap search on the fan-out of any weighted sets over the problem's cluster."""
-        from moeopt.swaps import incidence, search_swaps
+        from moeopt.swaps import Seating
 
-        load = problem.workload.layers[0].load.astype(float)
-        cap = float("inf") if problem.load_cap is None else float(problem.load_cap)
-        prices = np.array([problem.cluster.gpu_cost, problem.cluster.node_cost], float)
-        levels = 2 if problem.cluster.nodes > 1 and problem.cluster.node_cost else 1
-        starts, of_expert = incidence(sets)
-        penalty = 1.0 + float(prices.sum()) * float(weights.sum()) / max(1.0, float(load[load > 0].min()))
+        cluster, load = problem.cluster, problem.workload.layers[0].load.astype(float)
+        prices = np.array([cluster.gpu_cost, cluster.node_cost], float)
+        levels = 2 if cluster.nodes > 1 and cluster.node_cost else 1
+        dearest = float(prices.sum()) * float(weights.sum()) * (sets.top_k - 1)  # of all placements
         for restart in range(self.restarts):
             gpu = self._seats(problem, rng, start if restart == 0 else None)
-            for first in range(0, self.kicks, BATCH):
-                rounds = min(BATCH, self.kicks - first)
-                best = search_swaps(
-                    sets.members,
-                    weights.astype(float),
-                    starts,
-                    of_expert,
-                    load,
-                    cap,
-                    penalty,
-                    np.stack([gpu, problem.cluster.node_of[gpu]])[:levels].astype(np.int32),
-                    prices[:levels],
-                    rng.integers(0, len(gpu), (rounds, 2 * self.strength)),
-                    rng.permuted(np.tile(np.arange(len(gpu)), (rounds + 1, 1)), axis=1),
-                )
-                gpu = best.astype(np.int64)
-                yield problem.partition(gpu[: problem.workload.n_experts])
+            seating = Seating.of(
+                sets,
+                weights=weights.astype(float),
+                labels=np.stack([gpu, cluster.node_of[gpu]])[:levels].astype(np.int32),
+                prices=prices[:levels],
+                load=load,
+                cap=float("inf") if problem.load_cap is None else float(problem.load_cap),
+                penalty=1.0 + dearest,  # of one activation
+            )
+            seating.descend(rng.permutation(len(gpu)))
+            yield problem.partition(seating.labels[0, : problem.workload.n_experts])
+            for _ in range(self.kicks):
+                if clock.expired:
+                    return
+                kick = rng.integers(0, len(gpu), (self.strength, 2))
+                kicked = seating.exchange(kick)
+                change, made = seating.descend(rng.permutation(len(gpu)))
+                if kicked + change > 0:
+                    seating.exchange(np.concatenate([kick, made])[::-1])
+                elif kicked + change < 0:
+                    yield problem.partition(seating.labels[0, : problem.workload.n_experts])
 
     def _seats(
         self, problem: Problem, rng: np.random.Generator, start: Placement | None
@@ -109,10 +110,10 @@ class SwapCut(Swap):
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
     ) -> Iterator[Placement]:
-        """The best placement by the proxy after every batch of kicks."""
+        """The same by the proxy."""
         sets = problem.workload.layers[0]
         pairs, weights = pair_sets(sets, problem.set_weights(sets))
-        yield from self.improve(problem, pairs, weights, rng=rng, start=start)
+        yield from self.improve(problem, pairs, weights, clock=clock, rng=rng, start=start)
 
 
 def pair_sets(sets: ExpertSets, weights: NDArray[np.int64]) -> tuple[ExpertSets, NDArray[np.int64]]:
