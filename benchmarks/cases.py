@@ -125,7 +125,7 @@ def _registry() -> Mapping[str, Case]:
         Case(name="synthetic-256", source="synthetic-256", layers=(0,), gpus=64, slots=4),
         Case(name="synthetic-512", source="synthetic-512", layers=(0,), gpus=64, slots=8),
     ]
-    plain = [_SAMPLE, _GPT, _LITE, *presets]
+    recorded = [_SAMPLE, _GPT, _LITE]
     variants = [
         replace(_SAMPLE, name="sample, cut", objective="cut"),
         replace(_SAMPLE, name="sample, 2 nodes", nodes=2, node_cost=3),
@@ -135,7 +135,7 @@ def _registry() -> Mapping[str, Case]:
         replace(_LITE, name="deepseek-v2-lite, load 10 %", load_tolerance="0.10"),
         replace(_LITE, name="deepseek-v2-lite, equal families", family_weights=_LITE_FAMILIES),
     ]
-    every = [*plain, *variants, *(_null(case) for case in plain)]
+    every = [*recorded, *presets, *variants, *(_null(case) for case in recorded)]
     named = {case.name: case for case in every}
     if len(named) < len(every):
         raise ValueError(f"two cases share a name: {[case.name for case in every]}")

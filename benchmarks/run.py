@@ -134,8 +134,8 @@ def perform_all(
 
     if not workers:
         for task in todo:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-                keep(executor.submit(perform, task).result())
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+                keep(fresh.submit(perform, task).result())
         return len(todo)
     with parallel.processes(workers) as executor:
         _, interrupted = parallel.run(executor, [(perform, (task,)) for task in todo], done=keep)

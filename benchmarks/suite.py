@@ -25,7 +25,7 @@ from moeopt.trace import Trace
 from moeopt.traffic import Traffic, max_violation
 
 CORES = 2  # processes that solve layers in parallel
-SMOKE = Stop(seconds=5, candidates=3)
+SMOKE = Stop(seconds=3, candidates=3)
 MINUTE = Stop(seconds=60)
 HELD_OUT = Stop(seconds=10)
 FRACTION, SEEDS = 0.2, range(10)

@@ -66,7 +66,8 @@ class Prices:
         rounded = np.rint(np.maximum(discounts, 0) * scale).astype(np.int64)
         used = rounded > 0
         triples, rounded = triples[used], rounded[used]
-        reduced = columns.cost * scale - columns.priced(experts) + discounted(columns, triples, rounded)
+        reduced = columns.cost * scale - columns.priced(experts)
+        reduced += discounted(columns.members, triples, rounded, n_experts=columns.n_experts)
         price = 0 if columns.full else min(0, int(np.rint(group * scale)))
         least = int(reduced.min())
         price = least if columns.full else min(price, least)
@@ -99,15 +100,15 @@ class Prices:
         return max(0, -self.group)
 
 
-def discounted(columns: Columns, triples: NDArray[np.int64], discounts: NDArray[Any]) -> NDArray[Any]:
-    """[columns]: sum of the discounts of the triples of which a block holds two or more."""
+def discounted(
+    members: NDArray[np.int16], triples: NDArray[np.int64], discounts: NDArray[Any], *, n_experts: int
+) -> NDArray[Any]:
+    """[blocks]: sum of the discounts of the triples of which a block, a row of `members`, holds two or more."""
     if not len(triples):
-        return np.zeros(len(columns), discounts.dtype)
+        return np.zeros(len(members), discounts.dtype)
     from moeopt.triples import held_discounts
 
-    inside = np.zeros((columns.n_experts, len(triples)), np.int8)
-    inside[triples.T, np.arange(len(triples))] = 1
-    return np.asarray(held_discounts(columns.members, inside, discounts))
+    return held_discounts(members, triples, discounts, n_experts)
 
 
 class Relaxation:
@@ -149,8 +150,12 @@ class Relaxation:
             self._point = outcome.x[experts:]
             reduced = columns.cost - columns.priced(self._duals) - self._group
             attractive = np.flatnonzero((reduced < -1e-6 / self._unit) & ~self._entered)
-            if len(self.triples) and len(attractive):
-                reduced += discounted(columns, self.triples, self._discounts)
+            if len(self.triples) and len(
+                attractive
+            ):  # discounts only add: they cannot make others attractive
+                reduced[attractive] += discounted(
+                    columns.members[attractive], self.triples, self._discounts, n_experts=experts
+                )
                 attractive = attractive[reduced[attractive] < -1e-6 / self._unit]
             if not len(attractive) or clock.expired:
                 break

@@ -7,19 +7,51 @@ from numba import njit
 from numpy.typing import NDArray
 
 
+def held_discounts(
+    members: NDArray[np.int16], triples: NDArray[np.int64], discounts: NDArray[Any], n_experts: int
+) -> NDArray[Any]:
+    """[columns]: sum of `discounts` [triples] over the triples of which a block holds two or more.
+
+    A block looks only at the triples of its own pairs: the pairs of each triple are indexed first.
+    """
+    pairs = np.concatenate([triples[:, [0, 1]], triples[:, [0, 2]], triples[:, [1, 2]]])
+    others = np.concatenate([triples[:, 2], triples[:, 1], triples[:, 0]])
+    keys = pairs[:, 0] * n_experts + pairs[:, 1]
+    order = np.argsort(keys, kind="stable")
+    starts = np.searchsorted(keys[order], np.arange(n_experts * n_experts + 1)).astype(np.int64)
+    return np.asarray(_summed(members, starts, others[order], np.tile(discounts, 3)[order], n_experts))
+
+
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def held_discounts(members: NDArray[np.int16], inside: NDArray[np.int8], discounts: NDArray[Any]) -> Any:
-    """[columns]: sum of `discounts` [triples] where the block holds two or more; `inside` int8 [experts, triples]."""
+def _summed(
+    members: NDArray[np.int16],
+    starts: NDArray[np.int64],
+    others: NDArray[np.int64],
+    amounts: NDArray[Any],
+    n_experts: int,
+) -> Any:
     n_columns, m = members.shape
-    total = np.zeros(n_columns, discounts.dtype)
+    total = np.zeros(n_columns, amounts.dtype)
     for column in range(n_columns):
-        for triple in range(len(discounts)):
-            held = 0
-            for j in range(m):
-                if members[column, j] >= 0:
-                    held += inside[members[column, j], triple]
-            if held >= 2:
-                total[column] += discounts[triple]
+        for a in range(m):
+            first = np.int64(members[column, a])
+            if first < 0:
+                break
+            for b in range(a + 1, m):
+                second = np.int64(members[column, b])
+                if second < 0:
+                    break
+                pair = first * n_experts + second
+                for entry in range(starts[pair], starts[pair + 1]):
+                    # A triple that lies inside whole has three pairs here: its two lowest members count it.
+                    counts = others[entry] > second
+                    if not counts:
+                        counts = True
+                        for c in range(b):
+                            if members[column, c] == others[entry]:
+                                counts = False
+                    if counts:
+                        total[column] += amounts[entry]
     return total
 
 

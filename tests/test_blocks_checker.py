@@ -78,7 +78,9 @@ def test_its_discounts_are_the_provers_and_those_of_direct_counting(
         assert value == sum(amount for inside, amount in zip(held, amounts, strict=True) if inside >= 2)
     problem = Problem.from_trace(Trace(np.arange(experts)[:, None, None], experts), Cluster(1, 2, experts))
     columns = Blocks().columns(problem)
-    of_prover = discounted(columns, np.array(triples), np.array(amounts))[columns.sizes == size]
+    of_prover = discounted(
+        columns.members, np.array(triples), np.array(amounts), n_experts=columns.n_experts
+    )[columns.sizes == size]
     order = [tuple(row[:size]) for row in columns.members[columns.sizes == size].tolist()]
     assert dict(zip(order, of_prover.tolist(), strict=True)) == dict(
         zip(map(tuple, blocks.tolist()), found, strict=True)

@@ -74,7 +74,10 @@ def test_names_of_gpus_on_a_node_do_not_matter(problem: Problem, seed: int) -> N
     rng = np.random.default_rng(seed)
     nodes = rng.permutation(cluster.nodes)
     new = np.concatenate(
-        [nodes[node] * cluster.gpus_per_node + rng.permutation(cluster.gpus_per_node) for node in range(cluster.nodes)]
+        [
+            nodes[node] * cluster.gpus_per_node + rng.permutation(cluster.gpus_per_node)
+            for node in range(cluster.nodes)
+        ]
     )
     relabelled = problem.partition(new[best.primary[0]])
     assert problem.violation(relabelled) == ""
@@ -102,7 +105,11 @@ def test_names_of_experts_do_not_matter_to_the_proof(problem: Problem, seed: int
 
 
 @SMALL
-@given(trace=traces(max_layers=1, max_experts=6), gpus=st.integers(2, 3), objective=st.sampled_from(["fan-out", "cut"]))
+@given(
+    trace=traces(max_layers=1, max_experts=6),
+    gpus=st.integers(2, 3),
+    objective=st.sampled_from(["fan-out", "cut"]),
+)
 def test_twice_the_traffic_costs_twice_as_much(trace: Trace, gpus: int, objective: str) -> None:
     cluster = Cluster(1, gpus, -(-trace.n_experts // gpus) + 1)
     once = Problem.from_trace(trace, cluster, objective=objective)
@@ -127,7 +134,10 @@ def test_more_slots_never_cost_more(problem: Problem) -> None:
 def test_one_more_gpu_never_costs_more_without_a_load_cap(problem: Problem) -> None:
     free = replace(problem, load_tolerance=None)
     larger = replace(free, cluster=replace(free.cluster, gpus_per_node=free.cluster.gpus + 1, nodes=1))
-    assert at_most(optimum(larger), optimum(replace(free, cluster=replace(free.cluster, gpus_per_node=free.cluster.gpus))))
+    assert at_most(
+        optimum(larger),
+        optimum(replace(free, cluster=replace(free.cluster, gpus_per_node=free.cluster.gpus))),
+    )
 
 
 @SMALL
@@ -173,7 +183,9 @@ def test_the_workload_of_merged_traces_is_the_merged_workload(first: Trace, seed
     rng = np.random.default_rng(seed)
     second = first.take(rng.integers(0, first.n_tokens, 7))
     merged = first.take(np.concatenate([np.arange(first.n_tokens), np.arange(first.n_tokens)]))
-    assert Workload.from_trace(merged).digest == (Workload.from_trace(first) + Workload.from_trace(first)).digest
+    assert (
+        Workload.from_trace(merged).digest == (Workload.from_trace(first) + Workload.from_trace(first)).digest
+    )
     cluster = Cluster(1, 2, first.n_experts)
     both = Workload.from_trace(first) + Workload.from_trace(second)
     labels = rng.integers(0, 2, (first.n_layers, first.n_experts))
@@ -218,7 +230,9 @@ def test_weights_in_proportion_to_traffic_change_nothing_but_the_scale(problem: 
     weighted = replace(problem, family_weights=weights)
     _, best = brute_force(plain)
     if best is not None:
-        assert weighted.cost(best) * plain.total_weight == pytest.approx(plain.cost(best) * weighted.total_weight)
+        assert weighted.cost(best) * plain.total_weight == pytest.approx(
+            plain.cost(best) * weighted.total_weight
+        )
 
 
 @pytest.mark.parametrize("exact", EXACT, ids=lambda method: str(method.name))
@@ -227,7 +241,11 @@ def test_no_heuristic_beats_a_proved_bound(heuristic: Method, exact: Method) -> 
     rng = np.random.default_rng(1)
     compared = 0
     for objective in ("fan-out", "cut"):
-        for cluster, tolerance in ((Cluster(1, 3, 2), None), (Cluster(1, 2, 4), "0.3"), (Cluster(2, 2, 2), None)):
+        for cluster, tolerance in (
+            (Cluster(1, 3, 2), None),
+            (Cluster(1, 2, 4), "0.3"),
+            (Cluster(2, 2, 2), None),
+        ):
             trace = Trace(np.array([[rng.permutation(6)[:3]] for _ in range(40)]), 6)
             problem = Problem.from_trace(trace, cluster, objective=objective, load_tolerance=tolerance)
             if exact.supports(problem):
@@ -249,4 +267,6 @@ def test_exact_methods_agree_on_the_cut() -> None:
     for _ in range(3):
         trace = Trace(np.array([[rng.permutation(6)[:3]] for _ in range(40)]), 6)
         problem = Problem.from_trace(trace, Cluster(1, 3, 2), objective="cut")
-        assert {method.solve(problem, stop=FREELY, seed=0).cost for method in EXACT} == {brute_force(problem)[0]}
+        assert {method.solve(problem, stop=FREELY, seed=0).cost for method in EXACT} == {
+            brute_force(problem)[0]
+        }
