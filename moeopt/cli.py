@@ -10,6 +10,9 @@ import typer
 from moeopt import __version__
 from moeopt.terminal import check_folder, exit_code, progress, show
 
+# Typer brings its own Click, or uses the installed one.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
 app = typer.Typer(
     name="moeopt",
     help="Proved placements of Mixture-of-Experts experts on GPUs.",
@@ -119,6 +122,7 @@ def place(
     chosen, stop = registry.method(method), Stop(seconds=seconds)
     problem, note = stated(
         recorded(trace, layers),
+        path=trace,
         gpus=gpus,
         nodes=nodes,
         slots=slots,
@@ -188,6 +192,7 @@ def compare(
     traffic = control.null(traffic, seed=0) if null else traffic
     problem, note = stated(
         traffic,
+        path=trace,
         gpus=gpus,
         nodes=nodes,
         slots=slots,
@@ -306,10 +311,13 @@ def _root(
 def main() -> None:
     """Run the command line: exit code 2 and one line for bad input, 130 for an interrupt."""
     try:
-        app()
-    except ValueError as error:
-        typer.echo(f"moeopt: {' '.join(str(error).split())}", err=True)
+        code = app(standalone_mode=False)
+    except (ValueError, UsageError) as error:
+        text = getattr(error, "format_message", error.__str__)()
+        if text:  # without arguments the help was shown already
+            typer.echo(f"moeopt: {' '.join(text.split())}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("moeopt: interrupted", err=True)
         sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

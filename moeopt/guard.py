@@ -90,7 +90,7 @@ def _reachable(load: NDArray[np.int64], hosts: NDArray[np.bool_], *, cap: int) -
     """The cap itself when some dispatch meets it, otherwise the least peak."""
     from moeopt.spread import reachable_cap
 
-    return int(reachable_cap(load, *_host_lists(hosts), hosts.shape[1], cap))
+    return int(reachable_cap(load, *_host_lists(hosts), hosts.shape[1], max(0, cap)))
 
 
 def _host_lists(hosts: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

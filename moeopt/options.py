@@ -72,9 +72,15 @@ def recorded(path: Path, layers: str | None) -> Trace:
         raise ValueError(f"{path}: {error}") from error
 
 
+def even_slots(copies: int, gpus: int) -> int:
+    """Slots of a GPU that an even share of the copies needs."""
+    return -(-copies // max(gpus, 1))
+
+
 def stated(
     trace: Trace,
     *,
+    path: Path,
     gpus: int,
     nodes: int,
     slots: int | None,
@@ -86,22 +92,25 @@ def stated(
     node_cost: int,
 ) -> tuple[Problem, str]:
     """The problem of the options, and a line on families that got no weight."""
-    if gpus < 1:
-        raise ValueError(f"gpus must be at least 1, found {gpus}")
-    even = -(-(trace.n_experts + max(replicas, 0)) // gpus)
-    cluster = Cluster.of(
-        gpus=gpus, nodes=nodes, slots=even if slots is None else slots, gpu_cost=gpu_cost, node_cost=node_cost
-    )
     shares = family_shares(weights)
-    problem = Problem.from_trace(
-        trace,
-        cluster,
-        replicas=replicas,
-        family_weights=shares,
-        objective=objective,
-        load_tolerance=load_tolerance,
-    )
-    problem.total_weight  # noqa: B018 - raises for weights that do not fit the trace before anything runs
+    try:
+        cluster = Cluster.of(
+            gpus=gpus,
+            nodes=nodes,
+            slots=even_slots(trace.n_experts + max(replicas, 0), gpus) if slots is None else slots,
+            gpu_cost=gpu_cost,
+            node_cost=node_cost,
+        )
+        problem = Problem.from_trace(
+            trace,
+            cluster,
+            replicas=replicas,
+            family_weights=shares,
+            objective=objective,
+            load_tolerance=load_tolerance,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return problem, named_families(shares, trace.families)
 
 

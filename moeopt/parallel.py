@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -70,26 +71,46 @@ def run(
             if gave_up(answer):
                 return answers, True
         return answers, False
-    futures: dict[Future[Answer], int] = {
-        executor.submit(call, *arguments): index for index, (call, arguments) in enumerate(todo)
-    }
-    interrupted = False
-    pending = set(futures)
-    while pending:
-        try:
+    with _interrupts() as interrupts:
+        futures: dict[Future[Answer], int] = {
+            executor.submit(call, *arguments): index for index, (call, arguments) in enumerate(todo)
+        }
+        pending, asked = set(futures), False
+        while pending:
             finished, pending = wait(pending, timeout=0.2, return_when="FIRST_COMPLETED")
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-            if isinstance(executor, Processes):
-                executor.interrupt()
-            pending = {future for future in pending if not future.cancel()}
-            continue
-        for future in finished:
-            answers[futures[future]] = future.result()
-            done(future.result())
-    return answers, interrupted
+            for future in finished:
+                answers[futures[future]] = future.result()
+                done(future.result())
+            if interrupts and not asked:
+                asked = True
+                if isinstance(executor, Processes):
+                    executor.interrupt()
+                pending = {future for future in pending if not future.cancel()}
+    return answers, asked
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that grows with the first Ctrl-C, instead of an exception in the middle of a queue; the second raises.
+
+    Only the main thread can listen; elsewhere the list stays empty.
+    """
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def hear(number: int, frame: object) -> None:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(number)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _prepare(asked: Any) -> None:

@@ -86,10 +86,12 @@ class Problem:
         cap = self.load_cap
         if cap is None:
             return
-        if cap * self.cluster.gpus < self.load_total:
+        gpus, total = self.cluster.gpus, self.load_total
+        if cap * gpus < total:
+            least = Fraction(-(-total // gpus) * gpus, total) - 1
             raise ValueError(
-                f"load tolerance {float(self.load_tolerance or 0):g} cannot be met: {self.cluster.gpus} GPUs may serve "
-                f"{cap} activations each, there are {self.load_total}"
+                f"load tolerance {float(self.load_tolerance or 0):g} cannot be met: {gpus} GPUs may serve {cap} "
+                f"activations each, there are {total}; at least {rounded_up(least)} is needed"
             )
         copies = 1 if self.replicas == 0 else min(self.replicas + 1, self.cluster.gpus)
         for layer, sets in zip(self.workload.layer_ids, self.workload.layers, strict=True):

@@ -13,7 +13,7 @@ def reachable_cap(
 ) -> int:
     """The smallest cap, at least `cap`, that some split of each expert's load over its GPUs keeps.
 
-    `load` int64 [experts]; expert e is on hosts[starts[e]:starts[e + 1]]. Flows inside a bisection: exact.
+    `load` int64 [experts]; expert e is on hosts[starts[e]:starts[e + 1]]; cap >= 0. Flows inside a bisection: exact.
     """
     low, high = cap, cap
     for e in range(len(load)):

@@ -72,7 +72,7 @@ class Seating:
             for place, column in enumerate(sets.members.T):
                 np.add.at(arrive[level], column, absent)
                 np.add.at(leave[level], column, alone[:, place])
-        carried = np.bincount(labels[0, : sets.n_experts], weights=load, minlength=width)
+        carried = np.bincount(labels[0, : sets.n_experts], weights=load, minlength=width).astype(float)
         return cls(
             labels,
             prices,

@@ -41,7 +41,7 @@ def trace_of(seed: int, *, experts: int = 6, k: int = 3, layers: tuple[int, ...]
         experts,
         layer_ids=np.array(layers),
         families=("code", "math"),
-        family=rng.integers(0, 2, 30),
+        family=rng.integers(0, 2, 30, dtype=np.uint8),
     )
 
 

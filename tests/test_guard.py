@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,9 +137,9 @@ def test_on_random_instances_the_guard_is_close_to_the_linear_relaxation() -> No
     assert found <= 1.01 * least
 
 
-def _popularity(experts: int) -> NDArray[np.float64]:
-    share: NDArray[np.float64] = 1.0 / np.arange(1, experts + 1)
-    return np.divide(share, share.sum())
+def _popularity(experts: int) -> NDArray[Any]:
+    share: NDArray[Any] = 1.0 / np.arange(1, experts + 1)
+    return np.asarray(share / share.sum())
 
 
 def test_a_plan_within_the_cap_stays_as_it_is() -> None:
@@ -202,3 +203,12 @@ def test_the_same_plan_gives_the_same_dispatch_and_prices_only_where_the_cap_bin
     assert first[0].tokens.tolist() == second[0].tokens.tolist()
     assert first[1].tolist() == second[1].tolist()
     assert first[1][0] > 0 == first[1][1]
+
+
+@pytest.mark.parametrize("cap", [-2, 0])
+def test_a_cap_below_every_load_gives_the_least_peak(cap: int) -> None:
+    workload, cluster, placement, weights = case = _two_gpus(copies=True)
+    plan = guarded_plan(cheapest(case), workload, cluster, weights=weights, cap=cap)
+    assert (
+        plan.dispatches[0].gpu_loads(2).max() == least_peak(workload.layers[0].load, placement.hosts[0]) == 10
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ HEURISTICS: list[Method] = [
     SwapCut(restarts=1, kicks=10),
 ]
 EXACT: list[Method] = [BLOCKS, Exact(Pairs()), Exact(Assignment())]
-SMALL = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SMALL = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ALIKE = problems(unequal=False, nodes=False)
 
 
@@ -85,13 +87,13 @@ def test_names_of_gpus_on_a_node_do_not_matter(problem: Problem, seed: int) -> N
 
 
 @SMALL
-@given(problem=problems(), seed=st.integers(0, 99))
+@given(problem=problems(most_experts=6, most_gpus=3), seed=st.integers(0, 99))
 def test_names_of_experts_do_not_matter_to_the_judge(problem: Problem, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(problem.workload.n_experts)
     other = permuted(problem, order)
-    assert brute_force(other)[0] == brute_force(problem)[0]
+    least, best = brute_force(problem)
+    assert brute_force(other)[0] == least
     assert reference_cost(other) == reference_cost(problem)
-    _, best = brute_force(problem)
     if best is not None:
         moved = other.partition(best.primary[0][np.argsort(order)])
         assert other.cost(moved) == problem.cost(best)
@@ -149,11 +151,11 @@ def test_a_looser_load_tolerance_never_costs_more(problem: Problem) -> None:
             found.append(optimum(replace(problem, load_tolerance=tolerance)))
         except ValueError:
             found.append(None)
-    assert all(at_most(later, earlier) for earlier, later in zip(found, found[1:], strict=False))
+    assert all(at_most(later, earlier) for earlier, later in pairwise(found))
 
 
 @SMALL
-@given(problem=problems())
+@given(problem=problems(most_experts=6, most_gpus=3))
 def test_dearer_gpus_and_nodes_cost_in_proportion(problem: Problem) -> None:
     _, best = brute_force(problem)
     if best is None:
@@ -167,7 +169,7 @@ def test_dearer_gpus_and_nodes_cost_in_proportion(problem: Problem) -> None:
 
 
 @SMALL
-@given(problem=problems(objectives=("fan-out",)))
+@given(problem=problems(objectives=("fan-out",), most_experts=6, most_gpus=3))
 def test_the_cut_is_never_below_the_fan_out(problem: Problem) -> None:
     _, best = brute_force(problem)
     if best is not None:
@@ -199,7 +201,7 @@ def test_the_workload_of_merged_traces_is_the_merged_workload(first: Trace, seed
 
 
 @SMALL
-@given(problem=problems(objectives=("fan-out",)))
+@given(problem=problems(objectives=("fan-out",), most_experts=6, most_gpus=3))
 def test_a_family_without_weight_changes_nothing_but_the_load(problem: Problem) -> None:
     (sets,) = problem.workload.layers
     workload = problem.workload
@@ -219,7 +221,7 @@ def test_a_family_without_weight_changes_nothing_but_the_load(problem: Problem) 
 
 
 @SMALL
-@given(problem=problems(objectives=("fan-out",)))
+@given(problem=problems(objectives=("fan-out",), most_experts=6, most_gpus=3))
 def test_weights_in_proportion_to_traffic_change_nothing_but_the_scale(problem: Problem) -> None:
     plain = replace(problem, family_weights=None)
     weights = {
@@ -235,11 +237,12 @@ def test_weights_in_proportion_to_traffic_change_nothing_but_the_scale(problem: 
         )
 
 
-@pytest.mark.parametrize("exact", EXACT, ids=lambda method: str(method.name))
-@pytest.mark.parametrize("heuristic", HEURISTICS, ids=lambda method: str(method.name))
-def test_no_heuristic_beats_a_proved_bound(heuristic: Method, exact: Method) -> None:
+@cache
+def proofs(name: str) -> list[tuple[Problem, int]]:
+    """Problems that the exact method of this name treats, and the bound it proves."""
+    (exact,) = (method for method in EXACT if method.name == name)
     rng = np.random.default_rng(1)
-    compared = 0
+    found = []
     for objective in ("fan-out", "cut"):
         for cluster, tolerance in (
             (Cluster(1, 3, 2), None),
@@ -250,16 +253,21 @@ def test_no_heuristic_beats_a_proved_bound(heuristic: Method, exact: Method) -> 
             problem = Problem.from_trace(trace, cluster, objective=objective, load_tolerance=tolerance)
             if exact.supports(problem):
                 continue
-            proved = exact.solve(problem, stop=FREELY, seed=0)
-            found = heuristic.solve(problem, stop=FREELY, seed=0)
-            assert proved.status in ("certified-optimal", "certified-gap", "solver-claimed"), proved.message
-            assert proved.bound is not None
-            assert proved.cost is not None
-            assert proved.bound <= proved.cost
-            if found.cost is not None:
-                assert proved.bound <= found.cost
-                compared += 1
-    assert compared
+            result = exact.solve(problem, stop=FREELY, seed=0)
+            assert result.status in ("certified-optimal", "certified-gap", "solver-claimed"), result.message
+            assert result.bound is not None
+            assert result.cost is not None
+            assert result.bound <= result.cost
+            found.append((problem, result.bound))
+    return found
+
+
+@pytest.mark.parametrize("exact", [method.name for method in EXACT])
+@pytest.mark.parametrize("heuristic", HEURISTICS, ids=lambda method: str(method.name))
+def test_no_heuristic_beats_a_proved_bound(heuristic: Method, exact: str) -> None:
+    costs = [(heuristic.solve(problem, stop=FREELY, seed=0).cost, bound) for problem, bound in proofs(exact)]
+    assert all(bound <= cost for cost, bound in costs if cost is not None)
+    assert any(cost is not None for cost, _ in costs)
 
 
 def test_exact_methods_agree_on_the_cut() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_the_result_is_the_cheapest_admissible_proposal(problem: Problem, seed: 
 def test_costs_in_the_history_only_fall(problem: Problem, seed: int) -> None:
     result = Drawn().solve(problem, stop=FREELY, seed=seed)
     costs = [event.cost for event in result.history if event.cost is not None]
-    assert all(later < earlier for earlier, later in zip(costs, costs[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(costs))
     assert (costs[-1] if costs else None) == result.cost
     moments = [event.seconds for event in result.history]
     assert moments == sorted(moments)

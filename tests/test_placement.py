@@ -24,7 +24,7 @@ def placements(draw: st.DrawFn) -> Placement:
     gpus = nodes * per_node
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     hosts = rng.random((layers, experts, gpus)) < draw(st.sampled_from([0.0, 0.3, 0.9]))
-    primary = rng.integers(0, gpus, (layers, experts))
+    primary = rng.integers(0, gpus, (layers, experts), dtype=np.int32)
     np.put_along_axis(hosts, primary[..., None], True, axis=2)
     slots = draw(st.one_of(st.integers(1, 4), st.tuples(*[st.integers(0, 4)] * gpus)))
     ids = tuple(sorted(draw(st.sets(st.integers(0, 50), min_size=layers, max_size=layers))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def test_no_placement_costs_less_than_a_relaxation_says_and_rows_only_raise_it()
         assert least is not None
         bounds = [value / scale for value, scale in zip(values, scales, strict=True)]
         assert all(bound <= least - columns.offset for bound in bounds)
-        assert all(later >= earlier - 1e-3 for earlier, later in zip(bounds, bounds[1:], strict=False))
+        assert all(later >= earlier - 1e-3 for earlier, later in pairwise(bounds))
         improved += len(bounds) > 1
         assert len({tuple(row) for row in relaxation.triples.tolist()}) == len(relaxation.triples)
     assert improved  # some relaxation was fractional

@@ -33,7 +33,7 @@ def judged(
         nodes, per_node, trace.n_experts, draw(st.integers(1, 3)), draw(st.sampled_from([0, 1, 4]))
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    primary = rng.integers(0, gpus, (trace.n_layers, trace.n_experts))
+    primary = rng.integers(0, gpus, (trace.n_layers, trace.n_experts), dtype=np.int32)
     hosts = primary[..., None] == np.arange(gpus)
     if copies:
         hosts |= rng.random(hosts.shape) < 0.3
@@ -85,7 +85,7 @@ def test_the_cost_is_the_count_token_by_token(case: tuple[Trace, Problem, Placem
 @settings(max_examples=60, deadline=None)
 @given(case=judged(objectives=("fan-out",), copies=True))
 def test_a_plan_costs_what_its_rows_serve(case: tuple[Trace, Problem, Placement]) -> None:
-    trace, problem, placement = case
+    _, problem, placement = case
     plan = problem.plan(placement)
     total = 0
     for part in plan.dispatches:
@@ -110,7 +110,7 @@ def test_no_dispatch_costs_less_than_the_plan_without_a_load_tolerance(
     layers = []
     for sets, hosts in zip(problem.workload.layers, placement.hosts, strict=True):
         gpus = [[rng.choice(np.flatnonzero(hosts[e])) for e in row] for row in sets.members]
-        layers.append(Dispatch(np.arange(len(sets)), np.array(gpus), sets.counts))
+        layers.append(Dispatch(np.arange(len(sets), dtype=np.int32), np.array(gpus), sets.counts))
     assert problem.cost(Plan(placement, tuple(layers))) >= problem.cost(placement)
 
 
@@ -149,6 +149,12 @@ def problem_of(cluster: Cluster | None = None, **fields: Any) -> Problem:
             {"load_tolerance": 0.25},
             "load tolerance 0.25 cannot be met: layer 9, expert 0 alone serves 3 activations, "
             "a GPU may serve 2; at least 0.5 is needed",
+        ),
+        (
+            Cluster(1, 3, 2),
+            {"load_tolerance": "0.1"},
+            "load tolerance 0.1 cannot be met: 3 GPUs may serve 2 activations each, there are 8; "
+            "at least 0.125 is needed",
         ),
         (
             Cluster(1, 8, 1),

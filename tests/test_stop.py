@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from moeopt import stop as module
 from moeopt.stop import Stop, interrupt_when
 
 
@@ -46,7 +45,7 @@ def test_a_clock_expires_at_its_last_candidate_and_not_before() -> None:
 
 def test_every_run_has_a_clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
     limit = Stop(seconds=5)
     first = limit.start()
     now = 104.0

@@ -108,7 +108,8 @@ def test_a_split_parts_requests_and_loses_no_token(found: Trace, fraction: float
     try:
         rest, held = found.split(fraction, seed=seed)
     except ValueError as error:
-        assert "leaves no request aside" in str(error)
+        if "leaves no request aside" not in str(error):
+            raise
         return
     assert not set(rest.request.tolist()) & set(held.request.tolist())
     assert rest.n_tokens + held.n_tokens == found.n_tokens
@@ -120,7 +121,7 @@ def test_a_split_parts_requests_and_loses_no_token(found: Trace, fraction: float
 def test_a_split_takes_its_share_of_every_family_and_leaves_single_requests() -> None:
     family = np.repeat([0, 1, 2], [10, 20, 1])
     ids = np.tile(np.array([[[0, 1]]]), (31, 1, 1))
-    found = Trace(ids, 4, families=("a", "b", "c"), family=family, request=np.arange(31))
+    found = Trace(ids, 4, families=("a", "b", "c"), family=family, request=np.arange(31, dtype=np.int32))
     rest, held = found.split(0.3, seed=0)
     assert np.bincount(held.family, minlength=3).tolist() == [3, 6, 0]
     assert np.bincount(rest.family, minlength=3).tolist() == [7, 14, 1]

@@ -268,7 +268,7 @@ def test_the_tolerance_said_to_be_met_can_be_met(problem: Problem, tolerance: st
 def test_family_weights_of_fifty_bits_are_proved_on_wide_tokens() -> None:
     rng = np.random.default_rng(0)
     ids = np.array([[rng.permutation(16)[:8]] for _ in range(100)])
-    trace = Trace(ids, 16, families=("a", "b"), family=rng.integers(0, 2, 100))
+    trace = Trace(ids, 16, families=("a", "b"), family=rng.integers(0, 2, 100, dtype=np.uint8))
     for cluster in (Cluster(1, 8, 2), Cluster(8, 1, 2, gpu_cost=1, node_cost=9)):
         for objective in ("fan-out", "cut"):
             problem = Problem.from_trace(trace, cluster, objective=objective, family_weights={"a": 1, "b": 3})

@@ -59,14 +59,13 @@ def by_definition(problem: Problem, seating: Seating) -> dict[str, Any]:
             for label in held:
                 found["count"][level, s, label] += 1
             for e in members:
-                found["arrive"][level, e, [g for g in range(labels.max() + 1) if g not in held]] += (
-                    seating.weights[s]
-                )
+                elsewhere = [label for label in range(seating.count.shape[2]) if label not in held]
+                found["arrive"][level, e, elsewhere] += seating.weights[s]
                 found["leave"][level, e] += seating.weights[s] * (held.count(int(labels[e])) == 1)
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(problem=problems(objectives=("fan-out",)), seed=st.integers(0, 999), kick=st.integers(1, 4))
 def test_the_running_value_is_the_exact_difference_of_costs(problem: Problem, seed: int, kick: int) -> None:
     problem = replace(problem, load_tolerance=None, family_weights=None)
@@ -117,7 +116,7 @@ def test_no_swap_improves_on_where_a_descent_ends(problem: Problem, seed: int) -
         seating.exchange(np.array([[e, f]]))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(problem=problems(), seed=st.integers(0, 99))
 @pytest.mark.parametrize("method", [SHORT, SwapCut(restarts=2, kicks=30)], ids=["swap", "swap-cut"])
 def test_the_result_is_never_worse_than_the_start(method: Swap, problem: Problem, seed: int) -> None:
