@@ -71,8 +71,9 @@ def _warm(method: Method, objective: str) -> None:
 
 def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start: Placement | None) -> Result:
     _warm(method, problem.objective)
-    layer_seed = np.random.SeedSequence([seed, problem.workload.layer_ids[0]]).generate_state(1)[0]
-    result = method.solve(problem, stop=stop, seed=int(layer_seed), start=start)
+    mixed = np.random.SeedSequence([seed, problem.workload.layer_ids[0]]).generate_state(1)[0]
+    layer_seed = int(mixed) >> 1  # solvers take 31 bits
+    result = method.solve(problem, stop=stop, seed=layer_seed, start=start)
     return replace(result, seed=seed)
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from moeopt.dispatch import Plan
 from moeopt.placement import Placement
 from moeopt.problem import Problem, rounded_up
 from moeopt.result import Event, Result, Status
@@ -74,22 +75,23 @@ class Incumbent:
         """Judge a candidate; True when it is admissible and the cheapest so far."""
         if placement.slots != self.problem.cluster.slots:
             placement = replace(placement, slots=self.problem.cluster.slots)  # it answers this problem now
-        self.reason = self.problem.violation(placement)
+        plan = self.problem.plan(placement)
+        self.reason = self.problem.violation(plan)
         if self.reason:
-            self._note_load(placement)
+            self._note_load(plan)
             return False
-        cost = self.problem.cost(placement)
+        cost = self.problem.cost(plan)
         if self.cost is not None and cost >= self.cost:
             return False
         self.placement, self.cost = placement, cost
         self.history.append(Event(self.clock.elapsed, cost, None))
         return True
 
-    def _note_load(self, placement: Placement) -> None:
+    def _note_load(self, plan: Plan) -> None:
         problem = self.problem
-        if problem.load_cap is None or replace(problem, load_tolerance=None).violation(placement):
+        if problem.load_cap is None or replace(problem, load_tolerance=None).violation(plan):
             return
-        loads = problem.plan(placement).dispatches[0].gpu_loads(problem.cluster.gpus)
+        loads = plan.dispatches[0].gpu_loads(problem.cluster.gpus)
         reached = rounded_up(Fraction(int(loads.max()) * problem.cluster.gpus, problem.load_total) - 1)
         self._lightest = reached if self._lightest is None else min(self._lightest, reached)
 

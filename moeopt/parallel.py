@@ -76,17 +76,26 @@ def run(
             executor.submit(call, *arguments): index for index, (call, arguments) in enumerate(todo)
         }
         pending, asked = set(futures), False
-        while pending:
-            finished, pending = wait(pending, timeout=0.2, return_when="FIRST_COMPLETED")
-            for future in finished:
-                answers[futures[future]] = future.result()
-                done(future.result())
-            if interrupts and not asked:
-                asked = True
-                if isinstance(executor, Processes):
-                    executor.interrupt()
-                pending = {future for future in pending if not future.cancel()}
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.2, return_when="FIRST_COMPLETED")
+                for future in finished:
+                    answers[futures[future]] = future.result()
+                    done(future.result())
+                if interrupts and not asked:
+                    asked = True
+                    pending = _withdraw(executor, pending)
+        except BaseException:
+            _withdraw(executor, pending)  # nobody waits for the others any more
+            raise
     return answers, asked
+
+
+def _withdraw(executor: Executor, pending: set[Future[Answer]]) -> set[Future[Answer]]:
+    """Cancel what has not started, stop the clocks of what has; the futures that will still answer."""
+    if isinstance(executor, Processes):
+        executor.interrupt()
+    return {future for future in pending if not future.cancel()}
 
 
 @contextmanager
