@@ -45,7 +45,7 @@ def prove(columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int) ->
     while True:
         closing = close(columns, prices, incumbent=incumbent, clock=clock, patience=PATIENCE)
         nodes += closing.nodes
-        if closing.finished or clock.expired or _close_enough(columns, prices, closing, incumbent):
+        if closing.finished or clock.expired:
             break
         if not relaxation.cut():
             closing = close(columns, prices, incumbent=incumbent, clock=clock, patience=None)
@@ -118,11 +118,6 @@ def _first_budget(prices: Prices) -> int:
 def _above_all(columns: Columns) -> int:
     """More than any cover costs."""
     return columns.groups * int(np.abs(columns.cost).max()) + 1
-
-
-def _close_enough(columns: Columns, prices: Prices, closing: Closing, incumbent: Incumbent) -> bool:
-    bound = columns.offset - (-(prices.dual(columns) + closing.searched + 1) // prices.scale)
-    return incumbent.cost is not None and incumbent.clock.closes(incumbent.cost, bound)
 
 
 def _offer(columns: Columns, blocks: list[int], incumbent: Incumbent) -> None:
