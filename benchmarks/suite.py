@@ -67,7 +67,7 @@ def experiment(
 @experiment("smoke", workers=CORES, stored=False)
 def smoke() -> Iterable[Task]:
     """Every case, its first layer, by every method, once and briefly."""
-    last = registry.methods()[-1]
+    last = registry.all_methods()[-1]
     for one in CASES.values():
         yield Task(Key(one.name, None, repr(last), 0, repr(SMOKE)), try_methods, (one,))
 
@@ -78,7 +78,7 @@ def try_methods(one: Case) -> list[Row]:
     recorded = one.trace()
     problem = one.problem(recorded)
     rows = []
-    for method in registry.methods():
+    for method in registry.all_methods():
         key = Key(one.name, None, repr(method), 0, repr(SMOKE))
         if reason := method.supports(problem):
             rows.append(key.row("unsupported", reason=reason))
@@ -98,7 +98,7 @@ def certified() -> Iterable[Task]:
     for model in ("gpt-oss-20b", "deepseek-v2-lite"):
         for variant in ("", ", load 10 %", ", equal families"):
             one = case(model + variant)
-            key = Key(one.name, None, repr(registry.method("auto")), 0, repr(MINUTE))
+            key = Key(one.name, None, repr(registry.named_method("auto")), 0, repr(MINUTE))
             yield Task(key, certify, (one, key))
 
 
@@ -110,7 +110,7 @@ def certify(one: Case, key: Key) -> list[Row]:
         recorded = one.trace()
         problem = one.problem(recorded)
         begun = time.perf_counter()
-        result = solve(problem, registry.method("auto"), stop=MINUTE, seed=0, executor=executor)
+        result = solve(problem, registry.named_method("auto"), stop=MINUTE, seed=0, executor=executor)
         seconds = time.perf_counter() - begun
     rows = []
     for index, part in enumerate(result.layers):
@@ -144,7 +144,7 @@ def formulations() -> Iterable[Task]:
 def _formulation(source: str, layer: int, experts: int, name: str, objective: str) -> Task:
     label = f"{source}, {experts} experts, {objective}"
     one = Case(name=label, source=source, layers=(layer,), gpus=experts // 4, slots=4, objective=objective)
-    key = Key(label, layer, repr(registry.method(name)), 0, repr(MINUTE))
+    key = Key(label, layer, repr(registry.named_method(name)), 0, repr(MINUTE))
     return Task(key, state_and_solve, (one, key, experts, name))
 
 
@@ -154,7 +154,7 @@ def state_and_solve(one: Case, key: Key, experts: int, name: str) -> list[Row]:
     if one.objective == "cut":
         recorded = paired(recorded, experts=experts)
     problem = one.problem(recorded)
-    method: Any = registry.method(name)
+    method: Any = registry.named_method(name)
     size = _size(method.formulation, problem)
     result = solve(problem, method, stop=MINUTE, seed=0)
     row = _solved(key, problem, result, recorded)
@@ -197,7 +197,7 @@ def held_out() -> Iterable[Task]:
     for name in ("gpt-oss-20b", "deepseek-v2-lite"):
         for one in (case(name), case(NULL + name)):
             for seed in SEEDS:
-                last = registry.method(METHODS[-1])
+                last = registry.named_method(METHODS[-1])
                 key = Key(one.name, None, repr(last), seed, repr(HELD_OUT))
                 yield Task(key, compare_held_out, (one, key))
 
@@ -206,7 +206,7 @@ def compare_held_out(one: Case, key: Key) -> list[Row]:
     """A row a method, by `moeopt.compare`; every layer's result is judged again before a row counts as certified."""
     recorded = one.trace()
     problem = one.problem(recorded)
-    methods: list[str | Method] = [registry.method(name) for name in METHODS]
+    methods: list[str | Method] = [registry.named_method(name) for name in METHODS]
     results: list[Result] = []
     with parallel.processes(CORES) as executor:
         compared = compare(
@@ -261,7 +261,7 @@ def presets() -> Iterable[Task]:
     """The generator's presets: how skewed, and how much search saves on them and on their nulls."""
     for name in ("synthetic-64", "synthetic-128", "synthetic-256", "synthetic-512"):
         one = case(name)
-        key = Key(one.name, None, repr(registry.method("swap")), 0, repr(MINUTE))
+        key = Key(one.name, None, repr(registry.named_method("swap")), 0, repr(MINUTE))
         yield Task(key, measure_preset, (one, key))
 
 
@@ -274,7 +274,7 @@ def measure_preset(one: Case, key: Key) -> list[Row]:
     begun = time.perf_counter()
     with parallel.processes(CORES) as executor:
         placed = [
-            solve(one.problem(part), registry.method("swap"), stop=MINUTE, executor=executor)
+            solve(one.problem(part), registry.named_method("swap"), stop=MINUTE, executor=executor)
             for part in (recorded, control)
         ]
     seconds = time.perf_counter() - begun

@@ -37,7 +37,7 @@ def solve(
     turn get the levelled placement, and the status is "interrupted". Raises ValueError when the method does not treat
     the problem.
     """
-    chosen = registry.method(method) if isinstance(method, str) else method
+    chosen = registry.named_method(method) if isinstance(method, str) else method
     stop = stop or Stop()
     layers = range(len(problem.workload.layers))
     if reason := chosen.supports(problem.layer(0)):
@@ -101,7 +101,7 @@ def export(placement: Placement, path: PathLike, *, engine: str, **settings: Any
     """Write the placement as a file that `engine` loads."""
     from moeopt import storage
 
-    storage.write_bytes(path, registry.engine(engine).dump(placement, **settings))
+    storage.write_bytes(path, registry.named_engine(engine).dump(placement, **settings))
 
 
 def read_placement(path: PathLike) -> Placement:

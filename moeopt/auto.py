@@ -37,7 +37,7 @@ class Auto(Method):
             return self._searched("replicate", problem, clock, seed, start, "replicas are placed by search")
         reasons = []
         for name in self.exact:
-            method = registry.method(name)
+            method = registry.named_method(name)
             if reason := method.supports(problem):
                 reasons.append(reason)
                 continue
@@ -58,7 +58,7 @@ class Auto(Method):
         from moeopt.exact import conclude
         from moeopt.relaxations.counting import counting_proof
 
-        found = registry.method(name).solve(problem, stop=clock.stop, seed=seed, start=start)
+        found = registry.named_method(name).solve(problem, stop=clock.stop, seed=seed, start=start)
         if found.placement is None or problem.objective != "fan-out":
             return replace(found, method=repr(self), message=found.message or f"{name}; {why}")
         incumbent = Incumbent(problem, clock)

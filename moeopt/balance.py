@@ -25,7 +25,7 @@ def balanced(load: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.in
 
 
 def levelled(
-    load: NDArray[np.int64], gpu_of: NDArray[np.int64], slots: NDArray[np.int64]
+    load: NDArray[np.int64], gpu_of: NDArray[np.int64], *, slots: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Swap or move experts away from the most loaded GPU while that lowers the larger of the two loads."""
     gpu_of = gpu_of.copy()
@@ -58,4 +58,4 @@ def lightest(problem: Problem) -> Placement:
     """A partition of a problem of one layer with loads as even as packing and swaps make them."""
     (sets,) = problem.workload.layers
     slots = problem.cluster.slots_of
-    return problem.partition(levelled(sets.load, balanced(sets.load, slots), slots))
+    return problem.partition(levelled(sets.load, balanced(sets.load, slots), slots=slots))

@@ -85,7 +85,9 @@ def check_blocks(problem: Problem, proof: Proof) -> str:
         return ""
     empty = 0 if full else -group
     blocks, left, costs = (np.concatenate(part) for part in (near, reduced, near_costs))
-    if cheaper_cover(blocks, left, costs, (searched, empty, proof.bound - offset), experts, gpus):
+    if cheaper_cover(
+        blocks, left, costs=costs, limits=(searched, empty, proof.bound - offset), experts=experts, gpus=gpus
+    ):
         return f"a placement cheaper than the bound {proof.bound} exists"
     return ""
 

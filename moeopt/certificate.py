@@ -53,7 +53,7 @@ class Certificate:
     placement: Placement | None = None
 
     @classmethod
-    def of_layer(cls, problem: Problem, proof: Proof, placement: Placement | None) -> Self:
+    def of_layer(cls, problem: Problem, proof: Proof, *, placement: Placement | None) -> Self:
         """The certificate of a problem of one layer."""
         return cls(problem.fields(), (proof,), placement)
 
@@ -101,27 +101,27 @@ class Certificate:
     def from_dict(cls, document: dict[str, Any]) -> Self:
         """Inverse of `to_dict`; ValueError when the form is wrong. Whether the seal fits is the checker's business."""
         storage.expect(document, kind=FORMAT)
-        placement = storage.field(document, "placement", (dict, type(None)))
-        layers = storage.field(document, "layers", list)
+        placement = storage.field(document, "placement", kind=(dict, type(None)))
+        layers = storage.field(document, "layers", kind=list)
         proofs = []
         for layer in layers:
             if not isinstance(layer, dict):
                 raise ValueError(f"a layer must be an object, found {layer!r:.60}")
             proofs.append(
                 Proof(
-                    storage.field(layer, "layer", int),
-                    storage.field(layer, "digest", str),
-                    storage.field(layer, "kind", str),
-                    storage.field(layer, "bound", int),
-                    storage.field(layer, "cost", (int, type(None))),
-                    storage.field(layer, "optimal", bool),
-                    storage.field(layer, "numbers", dict),
+                    storage.field(layer, "layer", kind=int),
+                    storage.field(layer, "digest", kind=str),
+                    storage.field(layer, "kind", kind=str),
+                    storage.field(layer, "bound", kind=int),
+                    storage.field(layer, "cost", kind=(int, type(None))),
+                    storage.field(layer, "optimal", kind=bool),
+                    storage.field(layer, "numbers", kind=dict),
                 )
             )
         if not proofs:
             raise ValueError("the certificate proves nothing: it has no layers")
         return cls(
-            storage.field(document, "problem", dict),
+            storage.field(document, "problem", kind=dict),
             tuple(proofs),
             None if placement is None else Placement.from_dict(placement),
         )

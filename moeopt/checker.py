@@ -52,13 +52,13 @@ def verify(certificate: Certificate | Mapping[str, Any], trace: Trace) -> Verdic
     layers = []
     for index, proof in enumerate(certificate.proofs):
         held = None if placement is None else placement.layer(index)
-        reason = check_layer(problem.layer(index), proof, held)
+        reason = check_layer(problem.layer(index), proof, placement=held)
         layers.append((proof.layer_id, "optimal" if proof.optimal else "bound", reason))
     refused = next((f"layer {layer}: {reason}" for layer, _, reason in layers if reason), "")
     return Verdict(not refused, refused, tuple(layers))
 
 
-def check_layer(problem: Problem, proof: Proof, placement: Placement | None) -> str:
+def check_layer(problem: Problem, proof: Proof, *, placement: Placement | None) -> str:
     """Why the proof of one layer does not hold; empty when it does."""
     if proof.digest != problem.workload.digest:
         return "the workload of the trace is not the one that was proved (digests differ)"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moeopt import __version__
+from moeopt import __version__, flags
 from moeopt.terminal import check_folder, exit_code, progress, show
 
 # Typer brings its own Click, or uses the installed one.
@@ -21,40 +21,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TraceFile = Annotated[Path, typer.Argument(help="Routing trace: Parquet or .npz.", show_default=False)]
-Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
-Nodes = Annotated[int, typer.Option(help="Nodes; GPU g belongs to node g // (gpus / nodes).")]
-Slots = Annotated[
-    int | None,
-    typer.Option(help="Experts of one layer a GPU can hold, at most. Default: what an even share needs."),
-]
-Replicas = Annotated[int, typer.Option(help="Copies beyond the first, per layer, at most.")]
-Tolerance = Annotated[
-    str | None,
-    typer.Option("--load-tolerance", help="Each GPU serves at most (1 + this) x mean. Default: free."),
-]
-Weights = Annotated[
-    str | None, typer.Option(help="Shares of families in the objective: code=2,math=1. Default: by traffic.")
-]
-Objective = Annotated[str, typer.Option(help="fan-out (GPUs touched, exact) or cut (pairs separated).")]
-GpuCost = Annotated[int, typer.Option(help="Cost of a further GPU.")]
-NodeCost = Annotated[int, typer.Option(help="Cost of a further node.")]
-Layers = Annotated[str | None, typer.Option(help="Layers by absolute id: 0-3,7. Default: all.")]
-Seconds = Annotated[float, typer.Option(help="Time limit per layer and method.")]
-Workers = Annotated[
-    int | None, typer.Option(help="Processes that solve layers in parallel. Default: the cores.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables.")]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="File to write.", show_default=False)]
-
 
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path(
         "moeopt-demo"
     ),
-    workers: Workers = None,
-    as_json: AsJson = False,
+    workers: flags.Workers = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Place a real MoE's experts on 8 GPUs, prove it, compare it, export it."""
     from moeopt.demonstration import demonstrate
@@ -66,7 +40,8 @@ def demo(
 
 @app.command()
 def convert(
-    source: TraceFile, output: Annotated[Path, typer.Option("-o", "--output", help="Parquet file to write.")]
+    source: flags.TraceFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Parquet file to write.")],
 ) -> None:
     """Write a trace of any known format as Parquet."""
     from moeopt.recording import read_trace, write_trace
@@ -77,7 +52,7 @@ def convert(
 
 
 @app.command()
-def profile(trace: TraceFile, layers: Layers = None, as_json: AsJson = False) -> None:
+def profile(trace: flags.TraceFile, layers: flags.Layers = None, as_json: flags.AsJson = False) -> None:
     """Loads, families and phases of a trace."""
     from moeopt import characteristics, tables
     from moeopt.options import recorded
@@ -88,26 +63,26 @@ def profile(trace: TraceFile, layers: Layers = None, as_json: AsJson = False) ->
 
 @app.command()
 def place(
-    trace: TraceFile,
-    gpus: Gpus,
-    nodes: Nodes = 1,
-    slots: Slots = None,
-    replicas: Replicas = 0,
-    load_tolerance: Tolerance = None,
-    weights: Weights = None,
-    objective: Objective = "fan-out",
-    gpu_cost: GpuCost = 1,
-    node_cost: NodeCost = 0,
+    trace: flags.TraceFile,
+    gpus: flags.Gpus,
+    nodes: flags.Nodes = 1,
+    slots: flags.Slots = None,
+    replicas: flags.Replicas = 0,
+    load_tolerance: flags.Tolerance = None,
+    weights: flags.Weights = None,
+    objective: flags.Objective = "fan-out",
+    gpu_cost: flags.GpuCost = 1,
+    node_cost: flags.NodeCost = 0,
     method: Annotated[str, typer.Option(help="auto, or a name from `moeopt methods`.")] = "auto",
-    seconds: Seconds = 60.0,
+    seconds: flags.Seconds = 60.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    layers: Layers = None,
-    output: Output = None,
+    layers: flags.Layers = None,
+    output: flags.Output = None,
     certificate: Annotated[
         Path | None, typer.Option(help="File for the certificate.", show_default=False)
     ] = None,
-    workers: Workers = None,
-    as_json: AsJson = False,
+    workers: flags.Workers = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Place experts, layer by layer, and prove how good the placement is."""
     from moeopt import registry, storage, tables
@@ -119,7 +94,7 @@ def place(
 
     for path in (output, certificate):
         check_folder(path)
-    chosen, stop = registry.method(method), Stop(seconds=seconds)
+    chosen, stop = registry.named_method(method), Stop(seconds=seconds)
     problem, note = stated(
         recorded(trace, layers),
         path=trace,
@@ -152,30 +127,24 @@ def place(
 
 @app.command()
 def compare(
-    trace: TraceFile,
-    gpus: Gpus,
-    nodes: Nodes = 1,
-    slots: Slots = None,
-    replicas: Replicas = 0,
-    load_tolerance: Tolerance = None,
-    weights: Weights = None,
-    objective: Objective = "fan-out",
-    gpu_cost: GpuCost = 1,
-    node_cost: NodeCost = 0,
-    methods: Annotated[
-        str, typer.Option(help="Names, separated by commas.")
-    ] = "linear,random,balance,swap,auto",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each method.")] = 1,
-    held_out: Annotated[
-        float, typer.Option(help="Share of requests set aside, split anew for each seed.")
-    ] = 0.0,
-    null: Annotated[
-        bool, typer.Option("--null", help="Shuffle co-activation away first: the control.")
-    ] = False,
-    seconds: Seconds = 60.0,
-    layers: Layers = None,
-    workers: Workers = None,
-    as_json: AsJson = False,
+    trace: flags.TraceFile,
+    gpus: flags.Gpus,
+    nodes: flags.Nodes = 1,
+    slots: flags.Slots = None,
+    replicas: flags.Replicas = 0,
+    load_tolerance: flags.Tolerance = None,
+    weights: flags.Weights = None,
+    objective: flags.Objective = "fan-out",
+    gpu_cost: flags.GpuCost = 1,
+    node_cost: flags.NodeCost = 0,
+    methods: flags.Methods = "linear,random,balance,swap,auto",
+    seeds: flags.Seeds = 1,
+    held_out: flags.HeldOut = 0.0,
+    null: flags.Null = False,
+    seconds: flags.Seconds = 60.0,
+    layers: flags.Layers = None,
+    workers: flags.Workers = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Methods side by side, on the traffic they saw and on traffic they did not."""
     from dataclasses import asdict
@@ -221,7 +190,9 @@ def compare(
 
 
 @app.command()
-def evaluate(placement: Annotated[Path, typer.Argument()], trace: TraceFile, as_json: AsJson = False) -> None:
+def evaluate(
+    placement: Annotated[Path, typer.Argument()], trace: flags.TraceFile, as_json: flags.AsJson = False
+) -> None:
     """Judge a placement on a trace."""
     from moeopt import comparison, tables
     from moeopt.api import read_placement
@@ -255,7 +226,9 @@ def export(
 
 
 @app.command()
-def verify(certificate: Annotated[Path, typer.Argument()], trace: TraceFile, as_json: AsJson = False) -> None:
+def verify(
+    certificate: Annotated[Path, typer.Argument()], trace: flags.TraceFile, as_json: flags.AsJson = False
+) -> None:
     """Re-prove a certificate from the trace alone, without a solver."""
     from dataclasses import asdict
 
@@ -275,13 +248,13 @@ def verify(certificate: Annotated[Path, typer.Argument()], trace: TraceFile, as_
 
 
 @app.command()
-def methods(as_json: AsJson = False) -> None:
+def methods(as_json: flags.AsJson = False) -> None:
     """All methods and what they do."""
     from rich.table import Table
 
     from moeopt import registry
 
-    known = registry.methods()
+    known = registry.all_methods()
 
     def table() -> list[Any]:
         drawn = Table("method", "what it does", "settings")

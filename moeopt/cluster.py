@@ -104,9 +104,9 @@ class Cluster:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Self:
         """Inverse of `to_dict`."""
-        slots = storage.field(document, "slots", (int, list))
+        slots = storage.field(document, "slots", kind=(int, list))
         numbers = {
-            name: storage.field(document, name, int)
+            name: storage.field(document, name, kind=int)
             for name in ("nodes", "gpus_per_node", "gpu_cost", "node_cost")
         }
         return cls(slots=slots if isinstance(slots, int) else tuple(slots), **numbers)

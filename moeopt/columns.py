@@ -78,12 +78,12 @@ def contents(n_experts: int, sizes: Sequence[int]) -> list[NDArray[np.int16]]:
     return wanted
 
 
-def block_sizes(n_experts: int, gpus: int, slots: int) -> range:
+def block_sizes(n_experts: int, gpus: int, *, slots: int) -> range:
     """Sizes of non-empty blocks that occur in some placement of E experts on G GPUs of m slots."""
     least = n_experts - (gpus - 1) * min(slots, n_experts)
     return range(max(1, least), min(slots, n_experts) + 1)
 
 
-def column_count(n_experts: int, gpus: int, slots: int) -> int:
+def column_count(n_experts: int, gpus: int, *, slots: int) -> int:
     """How many columns enumeration would list."""
-    return sum(comb(n_experts, size) for size in block_sizes(n_experts, gpus, slots))
+    return sum(comb(n_experts, size) for size in block_sizes(n_experts, gpus, slots=slots))

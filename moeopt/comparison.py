@@ -153,7 +153,7 @@ def compare(
     placements are also judged on the rest. Raises ValueError for an unknown method or one that does not treat the
     problem, before anything runs.
     """
-    chosen = [registry.method(item) if isinstance(item, str) else item for item in methods]
+    chosen = [registry.named_method(item) if isinstance(item, str) else item for item in methods]
     for method in chosen:
         if reason := method.supports(problem.layer(0)):
             raise ValueError(f"method {method.name} does not treat this problem: {reason}")
@@ -169,12 +169,12 @@ def compare(
             solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer)
             for method in chosen
         ]
-        rows += judged(seen, chosen, results, held_out=rest)
+        rows += judged(seen, chosen, results=results, held_out=rest)
     return rows
 
 
 def judged(
-    problem: Problem, methods: Sequence[Method], results: Sequence[Result], *, held_out: Trace | None = None
+    problem: Problem, methods: Sequence[Method], *, results: Sequence[Result], held_out: Trace | None = None
 ) -> list[Row]:
     """A row for each method's result on the same problem, shares by the best verified bound of all of them."""
     bounds = _best_bounds(results)

@@ -31,7 +31,7 @@ def demonstrate(
             raise ValueError(f"{folder}: cannot be made: {error.strerror}") from error
     trace = sample()
     problem = Problem.from_trace(trace, Cluster.of(gpus=8, slots=trace.n_experts // 8))
-    methods = [registry.method(name) for name in METHODS]
+    methods = [registry.named_method(name) for name in METHODS]
     layers = len(problem.workload.layers)
     with processes(worker_count(workers, layers=layers)) as executor:
         step = follow("placing", layers * len(methods))
@@ -40,7 +40,7 @@ def demonstrate(
             api.solve(problem, method, stop=stop, executor=executor, on_layer=lambda _: step())
             for method in methods
         ]
-    rows, result = judged(problem, methods, results), results[-1]
+    rows, result = judged(problem, methods, results=results), results[-1]
     if result.placement is None or result.certificate is None:
         raise RuntimeError(f"the packaged sample was not proved: {result.status}, {result.message}")
     paths = {name: folder / file for name, file in _FILES.items()}

@@ -87,8 +87,8 @@ class Plan:
     def from_dict(cls, document: dict[str, Any]) -> Self:
         """Inverse of `to_dict`."""
         storage.expect(document, kind=FORMAT)
-        placement = Placement.from_dict(storage.field(document, "placement", dict))
-        layers = storage.field(document, "dispatches", list)
+        placement = Placement.from_dict(storage.field(document, "placement", kind=dict))
+        layers = storage.field(document, "dispatches", kind=list)
         if len(layers) != len(placement.layer_ids):
             raise ValueError(f"{len(layers)} dispatches for {len(placement.layer_ids)} layers")
         return cls(placement, tuple(_dispatch(layer) for layer in layers))

@@ -43,10 +43,11 @@ class Exact(Method):
             return self._partition(incumbent, clock=clock, seed=seed)
         from moeopt.rows import solve_rows
 
-        return solve_rows(self, self.formulation, incumbent, clock=clock, seed=seed, start=start)
+        return solve_rows(self, self.formulation, incumbent=incumbent, clock=clock, seed=seed, start=start)
 
     def _partition(self, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
         from moeopt.set_partition import prove
+        from moeopt.solvers.process import WorkerDied
 
         problem = incumbent.problem
         try:
@@ -56,6 +57,9 @@ class Exact(Method):
             prices, closing = prove(columns, incumbent=incumbent, clock=clock, seed=seed)
         except KeyboardInterrupt:
             return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
+        except WorkerDied as error:
+            result = conclude(self, incumbent, seed=seed, proof=None)
+            return replace(result, message=f"the solver died: {error}")
         if closing.finished and incumbent.cost is None:
             return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
         bound = prices.bound(columns, searched=closing.searched)
@@ -96,8 +100,8 @@ def conclude(
         return result
     from moeopt.checker import check_layer
 
-    certificate = Certificate.of_layer(incumbent.problem, proof, incumbent.placement)
-    if refused := check_layer(incumbent.problem, proof, incumbent.placement):
+    certificate = Certificate.of_layer(incumbent.problem, proof, placement=incumbent.placement)
+    if refused := check_layer(incumbent.problem, proof, placement=incumbent.placement):
         return replace(result, status="disagreement", message=f"the checker refused the proof: {refused}")
     if result.status == "feasible":
         status = "certified-optimal" if proof.optimal else "certified-gap"

@@ -11,7 +11,7 @@ from moeopt.workload import ExpertSets, Workload
 
 
 def guarded_plan(
-    plan: Plan, workload: Workload, cluster: Cluster, *, weights: NDArray[np.int64], cap: int
+    plan: Plan, workload: Workload, *, cluster: Cluster, weights: NDArray[np.int64], cap: int
 ) -> Plan:
     """`plan` with tokens moved between copies until no GPU serves more than `cap` activations of a layer.
 
@@ -20,7 +20,7 @@ def guarded_plan(
     possible peak otherwise (`least_peak`). The extra cost is kept low but not proved least.
     """
     layers = (
-        guarded(part, sets, hosts, cluster, weights=weights, cap=cap)[0]
+        guarded(part, sets, hosts=hosts, cluster=cluster, weights=weights, cap=cap)[0]
         for part, sets, hosts in zip(plan.dispatches, workload.layers, plan.placement.hosts, strict=True)
     )
     return Plan(plan.placement, tuple(layers))
@@ -29,9 +29,9 @@ def guarded_plan(
 def guarded(
     dispatch: Dispatch,
     sets: ExpertSets,
+    *,
     hosts: NDArray[np.bool_],
     cluster: Cluster,
-    *,
     weights: NDArray[np.int64],
     cap: int,
 ) -> tuple[Dispatch, NDArray[np.float64]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def meeting_weight(
-    subsets: NDArray[np.int16], members: NDArray[np.int32], weights: NDArray[np.int64], n_experts: int
+    subsets: NDArray[np.int16], members: NDArray[np.int32], *, weights: NDArray[np.int64], n_experts: int
 ) -> NDArray[np.int64]:
     """int64 [blocks]: weight of the sets that share an expert with each block of `subsets` [blocks, m].
 

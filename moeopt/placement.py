@@ -142,10 +142,12 @@ class Placement:
     def from_dict(cls, document: dict[str, Any]) -> Self:
         """Inverse of `to_dict`; ValueError names the rule and the value."""
         storage.expect(document, kind=FORMAT)
-        experts, gpus, nodes = (storage.field(document, name, int) for name in ("n_experts", "gpus", "nodes"))
-        slots = storage.field(document, "slots", (int, list))
-        ids = storage.field(document, "layer_ids", list)
-        lists = storage.field(document, "hosts", list)
+        experts, gpus, nodes = (
+            storage.field(document, name, kind=int) for name in ("n_experts", "gpus", "nodes")
+        )
+        slots = storage.field(document, "slots", kind=(int, list))
+        ids = storage.field(document, "layer_ids", kind=list)
+        lists = storage.field(document, "hosts", kind=list)
         if experts < 1 or gpus < 1 or len(lists) != len(ids) or experts * gpus * len(ids) > 1 << 32:
             raise ValueError(
                 f"hosts must list {len(ids)} layers of {gpus} GPUs and {experts} experts, found {len(lists)} layers"
@@ -161,7 +163,7 @@ class Placement:
         primary = storage.whole_numbers(document, "primary", dtype=np.int32)
         if isinstance(slots, list) and any(type(value) is not int for value in slots):
             raise ValueError(f"slots must be whole numbers, found {slots!r:.80}")
-        model = storage.field(document, "model", str)
+        model = storage.field(document, "model", kind=str)
         return cls(
             hosts, primary, nodes, slots if isinstance(slots, int) else tuple(slots), tuple(ids), model
         )

@@ -67,7 +67,7 @@ class Prices:
         used = rounded > 0
         triples, rounded = triples[used], rounded[used]
         reduced = columns.cost * scale - columns.priced(experts)
-        reduced += discounted(columns.members, triples, rounded, n_experts=columns.n_experts)
+        reduced += discounted(columns.members, triples, discounts=rounded, n_experts=columns.n_experts)
         price = 0 if columns.full else min(0, int(np.rint(group * scale)))
         least = int(reduced.min())
         price = least if columns.full else min(price, least)
@@ -101,14 +101,14 @@ class Prices:
 
 
 def discounted(
-    members: NDArray[np.int16], triples: NDArray[np.int64], discounts: NDArray[Any], *, n_experts: int
+    members: NDArray[np.int16], triples: NDArray[np.int64], *, discounts: NDArray[Any], n_experts: int
 ) -> NDArray[Any]:
     """[blocks]: sum of the discounts of the triples of which a block, a row of `members`, holds two or more."""
     if not len(triples):
         return np.zeros(len(members), discounts.dtype)
     from moeopt.triples import held_discounts
 
-    return held_discounts(members, triples, discounts, n_experts)
+    return held_discounts(members, triples, discounts=discounts, n_experts=n_experts)
 
 
 class Relaxation:
@@ -154,7 +154,7 @@ class Relaxation:
                 attractive
             ):  # discounts only add: they cannot make others attractive
                 reduced[attractive] += discounted(
-                    columns.members[attractive], self.triples, self._discounts, n_experts=experts
+                    columns.members[attractive], self.triples, discounts=self._discounts, n_experts=experts
                 )
                 attractive = attractive[reduced[attractive] < -1e-6 / self._unit]
             if not len(attractive) or clock.expired:
@@ -186,7 +186,9 @@ class Relaxation:
 
         positive = np.flatnonzero(self._point > 1e-7)
         weight = together(
-            self.columns.members[self._order[positive]], self._point[positive], self.columns.n_experts
+            self.columns.members[self._order[positive]],
+            self._point[positive],
+            n_experts=self.columns.n_experts,
         )
         i, j, k = np.nonzero(weight > 1 + VIOLATION)
         if not len(i):

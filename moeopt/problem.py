@@ -120,7 +120,7 @@ class Problem:
     @cached_property
     def multipliers(self) -> NDArray[np.int64]:
         """int64 [families]: objective weight of one token of each family."""
-        return family_multipliers(self.workload.families, self.workload.tokens, self.family_weights)
+        return family_multipliers(self.workload.families, self.workload.tokens, weights=self.family_weights)
 
     @cached_property
     def total_weight(self) -> int:
@@ -163,7 +163,9 @@ class Problem:
             return plan
         from moeopt.guard import guarded_plan
 
-        return guarded_plan(plan, self.workload, self.cluster, weights=self.multipliers, cap=self.load_cap)
+        return guarded_plan(
+            plan, self.workload, cluster=self.cluster, weights=self.multipliers, cap=self.load_cap
+        )
 
     def cost(self, candidate: Placement | Plan) -> int:
         """Exact objective, summed over layers; a placement with copies is judged by `plan`."""
@@ -241,14 +243,14 @@ class Problem:
     @classmethod
     def from_fields(cls, fields: dict[str, Any], workload: Workload) -> Self:
         """Inverse of `fields`, on a workload."""
-        weights = storage.field(fields, "family_weights", (dict, type(None)))
-        tolerance = storage.field(fields, "load_tolerance", (str, type(None)))
+        weights = storage.field(fields, "family_weights", kind=(dict, type(None)))
+        tolerance = storage.field(fields, "load_tolerance", kind=(str, type(None)))
         return cls(
             workload,
-            Cluster.from_dict(storage.field(fields, "cluster", dict)),
-            storage.field(fields, "replicas", int),
+            Cluster.from_dict(storage.field(fields, "cluster", kind=dict)),
+            storage.field(fields, "replicas", kind=int),
             weights,
-            storage.field(fields, "objective", str),
+            storage.field(fields, "objective", kind=str),
             tolerance,
         )
 
@@ -260,8 +262,8 @@ class Problem:
     def from_dict(cls, document: dict[str, Any]) -> Self:
         """Inverse of `to_dict`."""
         storage.expect(document, kind=FORMAT)
-        workload = Workload.from_dict(storage.field(document, "workload", dict))
-        return cls.from_fields(storage.field(document, "fields", dict), workload)
+        workload = Workload.from_dict(storage.field(document, "workload", kind=dict))
+        return cls.from_fields(storage.field(document, "fields", kind=dict), workload)
 
 
 def _tolerance(value: Fraction | float | str | None) -> Fraction | None:

@@ -143,6 +143,7 @@ def meeting_weight(
 def cheaper_cover(
     blocks: NDArray[np.int16],
     reduced: NDArray[np.int64],
+    *,
     costs: NDArray[np.int64],
     limits: tuple[int, int, int],
     experts: int,

@@ -11,7 +11,7 @@ METHODS, FORMULATIONS, ENGINES = "moeopt.methods", "moeopt.formulations", "moeop
 
 
 @cache
-def method(name: str) -> Method:
+def named_method(name: str) -> Method:
     """The method of this name with its default settings; ValueError lists the known names."""
     points = _points()
     if name not in points:
@@ -20,12 +20,12 @@ def method(name: str) -> Method:
     return Exact(made) if points[name].group == FORMULATIONS else made
 
 
-def methods() -> list[Method]:
+def all_methods() -> list[Method]:
     """All methods, by name: heuristics, and one exact method for each formulation."""
-    return [method(name) for name in sorted(_points())]
+    return [named_method(name) for name in sorted(_points())]
 
 
-def engine(name: str) -> Any:
+def named_engine(name: str) -> Any:
     """The exporter of this name; ValueError lists the known names."""
     known = {point.name: point for point in entry_points(group=ENGINES)}
     if name not in known:

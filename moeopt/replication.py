@@ -53,7 +53,12 @@ class Copies:
                 prices = stuck.astype(float) * unit * (cluster.gpu_cost + cluster.node_cost)
             else:
                 dispatch, prices = guarded(
-                    dispatch, sets, hosts, cluster, weights=problem.multipliers, cap=problem.load_cap
+                    dispatch,
+                    sets,
+                    hosts=hosts,
+                    cluster=cluster,
+                    weights=problem.multipliers,
+                    cap=problem.load_cap,
                 )
         hops = cluster.gpu_cost * (touched(dispatch.gpus) - 1)
         hops += cluster.node_cost * (touched(cluster.node_of[dispatch.gpus]) - 1)

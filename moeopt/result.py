@@ -117,26 +117,26 @@ class Result:
     def from_dict(cls, document: dict[str, Any]) -> Self:
         """Inverse of `to_dict`, without the certificate."""
         storage.expect(document, kind=FORMAT)
-        status = storage.field(document, "status", str)
+        status = storage.field(document, "status", kind=str)
         if status not in WEAKEST_FIRST:
             raise ValueError(f"status must be one of {', '.join(WEAKEST_FIRST)}, found {status!r}")
         optional, number = (int, type(None)), (int, float, type(None))
-        placement = storage.field(document, "placement", (dict, type(None)))
+        placement = storage.field(document, "placement", kind=(dict, type(None)))
         return cls(
             status=status,
             placement=None if placement is None else Placement.from_dict(placement),
-            cost=storage.field(document, "cost", optional),
-            bound=storage.field(document, "bound", optional),
+            cost=storage.field(document, "cost", kind=optional),
+            bound=storage.field(document, "bound", kind=optional),
             certificate=None,
-            seconds=storage.field(document, "seconds", (int, float)),
-            method=storage.field(document, "method", str),
-            seed=storage.field(document, "seed", int),
-            claimed_bound=storage.field(document, "claimed_bound", optional),
-            history=tuple(_event(event) for event in storage.field(document, "history", list)),
-            layer_id=storage.field(document, "layer", optional),
-            layers=tuple(cls.from_dict(part) for part in storage.field(document, "layers", list)),
-            message=storage.field(document, "message", str),
-            tolerance_reached=storage.field(document, "tolerance_reached", number),
+            seconds=storage.field(document, "seconds", kind=(int, float)),
+            method=storage.field(document, "method", kind=str),
+            seed=storage.field(document, "seed", kind=int),
+            claimed_bound=storage.field(document, "claimed_bound", kind=optional),
+            history=tuple(_event(event) for event in storage.field(document, "history", kind=list)),
+            layer_id=storage.field(document, "layer", kind=optional),
+            layers=tuple(cls.from_dict(part) for part in storage.field(document, "layers", kind=list)),
+            message=storage.field(document, "message", kind=str),
+            tolerance_reached=storage.field(document, "tolerance_reached", kind=number),
         )
 
 

@@ -33,8 +33,8 @@ _CLAIM = 1e-6  # relative; what a float solver's bound may be off
 def solve_rows(
     method: Method,
     formulation: Formulation,
-    incumbent: Incumbent,
     *,
+    incumbent: Incumbent,
     clock: Clock,
     seed: int,
     start: Placement | None = None,
@@ -129,7 +129,7 @@ class _Run:
             bound=bound,
             numbers={**formulation.proof(problem, multipliers=numbers, keys=keys), **sums},
         )
-        if refusal := check_layer(problem, proof, None):
+        if refusal := check_layer(problem, proof, placement=None):
             self.message = f"the bound is not certified: {refusal}"
             return
         self.proof = proof
@@ -240,7 +240,7 @@ class _Run:
         certificate = None
         if self.proof is not None and bound is not None and (cost is None or bound <= cost):
             proof = replace(self.proof, cost=cost, optimal=cost == bound)
-            certificate = Certificate.of_layer(problem, proof, best.placement)
+            certificate = Certificate.of_layer(problem, proof, placement=best.placement)
         return replace(
             found,
             status=status if status in ("infeasible-claimed", "disagreement") else found.status,

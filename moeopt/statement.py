@@ -15,7 +15,7 @@ from moeopt.matrix import Matrix, from_pyomo
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 
-__all__ = ["Statement"]
+__all__ = ["Statement", "cost_unit"]
 
 _COST_BITS = 20  # of the largest cost a float solver sees: its tolerances are absolute
 
@@ -62,8 +62,7 @@ class Statement:
             costs, offset = formulation.costs(problem)
             divisor = gcd(offset, *costs.tolist()) or 1
         largest = float(np.abs(matrix.cost).max(initial=0.0)) / divisor
-        # A power of two on top of the divisor leaves every digit as it is.
-        unit = divisor << (max(0, ceil(log2(largest)) - _COST_BITS) if largest else 0)
+        unit = divisor * cost_unit(largest)
         scaled = replace(matrix, cost=matrix.cost / unit, offset=matrix.offset / unit)
         return cls(formulation, problem, scaled, unit, divisor, read)
 
@@ -98,6 +97,11 @@ class Statement:
             row_upper=np.concatenate([self.matrix.row_upper, *(part.upper for part in self.lazy)])[:rows],
             row_names=(),
         )
+
+
+def cost_unit(largest: float) -> int:
+    """What to measure costs in, given the largest: a power of two, which leaves every digit as it is."""
+    return 1 << (max(0, ceil(log2(largest)) - _COST_BITS) if largest else 0)
 
 
 def _read(formulation: Formulation, model: Any, variables: list[Any], x: NDArray[np.float64]) -> Placement:

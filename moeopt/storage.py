@@ -71,7 +71,7 @@ def expect(document: object, *, kind: str, version: int = 1) -> dict[str, Any]:
     return cast(dict[str, Any], document)
 
 
-def field(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+def field(document: Mapping[str, Any], name: str, *, kind: type | tuple[type, ...]) -> Any:
     """One field of a document, its type checked; bool does not pass for int."""
     if name not in document:
         raise ValueError(f"field {name!r} is missing")
@@ -87,7 +87,7 @@ def field(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...])
 def whole_numbers(document: Mapping[str, Any], name: str, *, dtype: type = np.int64) -> NDArray[Any]:
     """One field of a document, nested lists of whole numbers, as an array; ValueError for anything else."""
     try:
-        found = np.array(field(document, name, list))
+        found = np.array(field(document, name, kind=list))
     except ValueError as error:
         raise ValueError(f"{name} must be lists of one length: {error}") from error
     limits = np.iinfo(dtype)

@@ -15,7 +15,7 @@ def number(value: float | None, pattern: str = ".3f") -> str:
 
 
 def placed(summary: dict[str, Any]) -> Table:
-    """Layers of a placement; bounds per token where the objective is the fan-out, exact costs otherwise."""
+    """Layers of a placement, per token: bounds where the objective is the fan-out, else the cut."""
     table = Table(title="Placement", title_justify="left")
     fan_out = summary["objective"] == "fan-out"
     names = ("layer", "status", "fan-out", "bound" if fan_out else "cut", "share", "load", "seconds")
@@ -26,7 +26,7 @@ def placed(summary: dict[str, Any]) -> Table:
             str(layer["layer"]),
             layer["status"],
             number(layer["fan_out"]),
-            number(layer["fan_out_bound"]) if fan_out else number(layer["cost"], "d"),
+            number(layer["fan_out_bound"]) if fan_out else per_token(layer["cost"], summary["cost_unit"]),
             number(layer["certified_share"], ".2%"),
             number(layer["load_max_over_mean"], ".2f"),
             number(layer["seconds"], ".2f"),
@@ -36,7 +36,9 @@ def placed(summary: dict[str, Any]) -> Table:
         "all",
         summary["status"],
         number(summary["fan_out"]),
-        number(summary["bound"]) if fan_out else number(summary["cost"], "d"),
+        number(summary["bound"])
+        if fan_out
+        else per_token(summary["cost"], summary["cost_unit"] * len(summary["layers"])),
         number(summary["certified_share"], ".2%"),
         "",
         number(summary["seconds"], ".2f"),
@@ -141,6 +143,11 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Mean of the known values; None when there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def per_token(cost: int | None, unit: int) -> str:
+    """An exact cost in a cell, per token and layer."""
+    return number(None if cost is None else cost / unit)
 
 
 def saving(reduction: float | None) -> float | None:

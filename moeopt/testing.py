@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from moeopt.matrix import Matrix, canonical, from_pyomo
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.solvers.door import Session, Status
+from moeopt.statement import cost_unit
 
 __all__ = ["brute_force", "check_formulation", "every_partition"]
 
@@ -101,22 +103,25 @@ def _check_one(formulation: Formulation, problem: Problem, session: Session) -> 
     least, _ = brute_force(problem)
     model = formulation.build(problem)
     compiled, variables = from_pyomo(model)
-    outcome = session.solve(compiled)
+    unit = cost_unit(float(np.abs(compiled.cost).max(initial=0.0)))
+    # In units, for family weights make costs of 2^50, whose differences a float solver cannot tell apart.
+    outcome = session.solve(replace(compiled, cost=compiled.cost / unit, offset=compiled.offset / unit))
     where = f"{formulation.name} on {problem.fields()}"
     if least is None:
         _require(outcome.status == Status.INFEASIBLE, f"{where}: {outcome.status}, nothing is admissible")
     else:
         _require(outcome.status == Status.OPTIMAL, f"{where}: {outcome.status}, the least cost is {least}")
         assert outcome.x is not None and outcome.objective is not None  # noqa: PT018 - the door promises both
-        _require(_close(outcome.objective, least), f"{where}: {outcome.objective}, the least cost is {least}")
+        value = outcome.objective * unit
+        _require(_close(value, least, unit=unit), f"{where}: {value}, the least cost is {least}")
         for variable, value in zip(variables, outcome.x.tolist(), strict=True):
             variable.set_value(value, skip_validation=True)
         _check_placement(problem, formulation.read(model), least, where)
     if hasattr(formulation, "matrix"):
-        _check_table(formulation, problem, compiled, where)
+        _check_table(formulation, problem, compiled, unit=unit, where=where)
 
 
-def _check_table(formulation: Any, problem: Problem, compiled: Matrix, where: str) -> None:
+def _check_table(formulation: Any, problem: Problem, compiled: Matrix, *, unit: int, where: str) -> None:
     matrix: Matrix = formulation.matrix(problem)
     lazy: LazyRows | None = formulation.lazy(problem) if hasattr(formulation, "lazy") else None
     whole = matrix if lazy is None else _with_rows(matrix, lazy)
@@ -126,7 +131,8 @@ def _check_table(formulation: Any, problem: Problem, compiled: Matrix, where: st
         _require(found == wanted, f"{where}: matrix and Pyomo statement differ in {part}: {found}, {wanted}")
     if hasattr(formulation, "costs"):
         costs, offset = formulation.costs(problem)
-        same = bool((costs == matrix.cost).all()) and offset == matrix.offset
+        # The exact integers may exceed 2^53; the matrix holds their nearest floats.
+        same = bool((costs.astype(float) == matrix.cost).all()) and float(offset) == matrix.offset
         _require(same, f"{where}: costs are not those of the matrix")
     if not hasattr(formulation, "values"):
         return
@@ -135,7 +141,7 @@ def _check_table(formulation: Any, problem: Problem, compiled: Matrix, where: st
         cost = problem.cost(placement)
         _require(whole.violation(x) == 0.0, f"{where}: placement {placement.primary} breaks the matrix")
         _require(
-            _close(whole.value(x), cost),
+            _close(whole.value(x), cost, unit=unit),
             f"{where}: {placement.primary} has value {whole.value(x)}, cost {cost}",
         )
         back = formulation.placement(problem, x)
@@ -154,8 +160,6 @@ def _check_placement(problem: Problem, placement: Placement, cost: int, where: s
 
 
 def _with_rows(matrix: Matrix, lazy: LazyRows) -> Matrix:
-    from dataclasses import replace
-
     from scipy.sparse import vstack
 
     return replace(
@@ -167,8 +171,8 @@ def _with_rows(matrix: Matrix, lazy: LazyRows) -> Matrix:
     )
 
 
-def _close(found: float, wanted: int) -> bool:
-    return abs(found - wanted) <= _FLOAT * max(1, abs(wanted))
+def _close(found: float, wanted: int, *, unit: int) -> bool:
+    return abs(found - wanted) <= _FLOAT * max(unit, abs(wanted))
 
 
 def _require(holds: bool, message: str) -> None:

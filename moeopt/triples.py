@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def held_discounts(
-    members: NDArray[np.int16], triples: NDArray[np.int64], discounts: NDArray[Any], n_experts: int
+    members: NDArray[np.int16], triples: NDArray[np.int64], *, discounts: NDArray[Any], n_experts: int
 ) -> NDArray[Any]:
     """[columns]: sum of `discounts` [triples] over the triples of which a block holds two or more.
 
@@ -55,7 +55,9 @@ def _summed(
     return total
 
 
-def together(members: NDArray[np.int16], weights: NDArray[np.float64], n_experts: int) -> NDArray[np.float64]:
+def together(
+    members: NDArray[np.int16], weights: NDArray[np.float64], *, n_experts: int
+) -> NDArray[np.float64]:
     """float [experts, experts, experts], i < j < k, zero elsewhere: weight of the blocks that hold two or more of them.
 
     Two-of-three = pairs ij + ik + jk - 2 x all three. 8 bytes x E^3: 134 MB for 256 experts.

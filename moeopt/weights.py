@@ -11,7 +11,7 @@ LARGEST = 1e15
 
 
 def family_multipliers(
-    families: Sequence[str], tokens: NDArray[np.int64], weights: Mapping[str, float] | None
+    families: Sequence[str], tokens: NDArray[np.int64], *, weights: Mapping[str, float] | None
 ) -> NDArray[np.int64]:
     """int64 [families]: objective weight q_f of one token of each family.
 
@@ -45,9 +45,11 @@ def family_multipliers(
     return np.array([round(share * scale) for share in shares], np.int64)
 
 
-def rounding_error(families: Sequence[str], tokens: NDArray[np.int64], weights: Mapping[str, float]) -> float:
+def rounding_error(
+    families: Sequence[str], tokens: NDArray[np.int64], *, weights: Mapping[str, float]
+) -> float:
     """Largest relative difference between a family's share of the objective and the weight asked for."""
-    exact = family_multipliers(families, tokens, weights)
+    exact = family_multipliers(families, tokens, weights=weights)
     mass = [int(q) * int(t) for q, t in zip(exact, tokens, strict=True)]
     asked = sum((Fraction(str(w)) for w in weights.values()), Fraction(0))
     errors = [

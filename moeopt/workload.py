@@ -28,7 +28,7 @@ class ExpertSets:
     n_experts: int
 
     @classmethod
-    def of(cls, members: NDArray[Any], counts: NDArray[Any], n_experts: int) -> Self:
+    def of(cls, members: NDArray[Any], counts: NDArray[Any], *, n_experts: int) -> Self:
         """Any rows of ids with their counts, brought to the canonical form: sorted, merged, zero rows dropped."""
         rows = np.sort(np.asarray(members, np.int32), axis=1)
         occupied = counts.sum(axis=1) > 0
@@ -113,7 +113,7 @@ class Workload:
         one_hot = np.zeros((trace.n_tokens, families), np.int64)
         one_hot[np.arange(trace.n_tokens), trace.family] = 1
         layers = tuple(
-            ExpertSets.of(trace.experts[:, layer], one_hot, trace.n_experts)
+            ExpertSets.of(trace.experts[:, layer], one_hot, n_experts=trace.n_experts)
             for layer in range(trace.n_layers)
         )
         tokens = np.bincount(trace.family, minlength=families).astype(np.int64)
@@ -148,7 +148,7 @@ class Workload:
                 np.concatenate(
                     [_spread(a.counts, self.families, families), _spread(b.counts, other.families, families)]
                 ),
-                self.n_experts,
+                n_experts=self.n_experts,
             )
             for a, b in zip(self.layers, other.layers, strict=True)
         )
@@ -177,13 +177,13 @@ class Workload:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Self:
         """Inverse of `to_dict`; ValueError names what does not fit."""
-        experts = storage.field(document, "n_experts", int)
-        families = tuple(storage.field(document, "families", list))
+        experts = storage.field(document, "n_experts", kind=int)
+        families = tuple(storage.field(document, "families", kind=list))
         if not all(isinstance(name, str) for name in families) or len(set(families)) != len(families):
             raise ValueError(f"families must be distinct names, found {list(families)}")
         tokens = storage.whole_numbers(document, "tokens")
         layers = []
-        for layer in storage.field(document, "layers", list):
+        for layer in storage.field(document, "layers", kind=list):
             if not isinstance(layer, dict):
                 raise ValueError(f"a layer must be an object, found {layer!r:.60}")
             members = storage.whole_numbers(layer, "members", dtype=np.int32)
@@ -197,15 +197,15 @@ class Workload:
                 raise ValueError(f"members must be distinct ids below {experts}")
             if (counts < 0).any() or (counts.sum(axis=0) != tokens).any():
                 raise ValueError(f"counts must be non-negative and sum to the tokens {tokens.tolist()}")
-            layers.append(ExpertSets.of(members, counts, experts))
-        ids = tuple(storage.field(document, "layer_ids", list))
+            layers.append(ExpertSets.of(members, counts, n_experts=experts))
+        ids = tuple(storage.field(document, "layer_ids", kind=list))
         if len(ids) != len(layers) or not layers:
             raise ValueError(f"{len(ids)} layer ids for {len(layers)} layers")
         if any(type(layer) is not int for layer in ids) or list(ids) != sorted(set(ids)):
             raise ValueError(f"layer_ids must be ascending whole numbers, found {list(ids)}")
         if len(found := {sets.top_k for sets in layers}) > 1:
             raise ValueError(f"layers must have one top-k, found {sorted(found)}")
-        return cls(tuple(layers), ids, families, tokens, storage.field(document, "model", str))
+        return cls(tuple(layers), ids, families, tokens, storage.field(document, "model", kind=str))
 
 
 def _words(rows: NDArray[np.int32], n_experts: int) -> list[NDArray[np.uint64]]:

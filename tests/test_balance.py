@@ -44,7 +44,7 @@ def test_levelling_keeps_the_slots_and_never_raises_the_highest_load(case: Any, 
     load, slots = case
     start = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(slots)), slots))[: len(load)]
     before = start.copy()
-    gpu_of = levelled(load, start, slots)
+    gpu_of = levelled(load, start, slots=slots)
     assert (start == before).all()
     assert (np.bincount(gpu_of, minlength=len(slots)) <= slots).all()
     carried = np.bincount(gpu_of, weights=load, minlength=len(slots))

@@ -28,7 +28,7 @@ from moeopt_formulations.blocks import Blocks
 def random_sets(experts: int, k: int, seed: int) -> ExpertSets:
     rng = np.random.default_rng(seed)
     rows = np.array([rng.choice(experts, k, replace=False) for _ in range(15)])
-    return ExpertSets.of(rows, rng.integers(1, 1 << 40, (15, 1)), experts)
+    return ExpertSets.of(rows, rng.integers(1, 1 << 40, (15, 1)), n_experts=experts)
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,7 +51,7 @@ def test_its_costs_are_the_provers_and_those_of_direct_counting(
         )
     )
     (subsets,) = contents(experts, [size])
-    proved = meeting_weight(subsets, sets.members, weights, experts)
+    proved = meeting_weight(subsets, sets.members, weights=weights, n_experts=experts)
     assert found == dict(zip(map(tuple, subsets.tolist()), proved.tolist(), strict=True))
     members = [set(row) for row in sets.members.tolist()]
     for block, value in found.items():
@@ -79,7 +79,7 @@ def test_its_discounts_are_the_provers_and_those_of_direct_counting(
     problem = Problem.from_trace(Trace(np.arange(experts)[:, None, None], experts), Cluster(1, 2, experts))
     columns = Blocks().columns(problem)
     of_prover = discounted(
-        columns.members, np.array(triples), np.array(amounts), n_experts=columns.n_experts
+        columns.members, np.array(triples), discounts=np.array(amounts), n_experts=columns.n_experts
     )[columns.sizes == size]
     order = [tuple(row[:size]) for row in columns.members[columns.sizes == size].tolist()]
     assert dict(zip(order, of_prover.tolist(), strict=True)) == dict(
@@ -121,7 +121,12 @@ def test_its_search_finds_a_cheaper_cover_exactly_when_there_is_one(
                 cost = sum(int(case["costs"][b]) for b in chosen)
                 exists = exists or (spent <= budget and cost < bound)
     found = cheaper_cover(
-        case["blocks"], case["reduced"], case["costs"], (budget, empty, bound), case["experts"], case["gpus"]
+        case["blocks"],
+        case["reduced"],
+        costs=case["costs"],
+        limits=(budget, empty, bound),
+        experts=case["experts"],
+        gpus=case["gpus"],
     )
     assert found == exists
 

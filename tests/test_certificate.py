@@ -123,4 +123,4 @@ def test_a_certificate_of_a_bound_alone_needs_no_placement() -> None:
     proof = Proof(3, PROBLEM.layer(0).workload.digest, "counting", bound=0)
     assert sets.top_k == 2
     assert check_counting(PROBLEM.layer(0), proof) == ""
-    assert verify(Certificate.of_layer(PROBLEM.layer(0), proof, None), TRACE).accepted
+    assert verify(Certificate.of_layer(PROBLEM.layer(0), proof, placement=None), TRACE).accepted

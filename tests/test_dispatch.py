@@ -30,7 +30,7 @@ def copies(draw: st.DrawFn) -> tuple[ExpertSets, np.ndarray[Any, Any], int]:
     k = min(k, experts)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     members = np.array([rng.choice(experts, k, replace=False) for _ in range(draw(st.integers(1, 8)))])
-    sets = ExpertSets.of(members, rng.integers(1, 5, (len(members), 2)), experts)
+    sets = ExpertSets.of(members, rng.integers(1, 5, (len(members), 2)), n_experts=experts)
     hosts = rng.random((experts, nodes * per_node)) < draw(st.sampled_from([0.2, 0.5, 0.9]))
     hosts[np.arange(experts), rng.integers(0, nodes * per_node, experts)] = True
     return sets, hosts, per_node
@@ -63,14 +63,14 @@ def test_loads_count_every_activation_where_it_is_served(case: Any) -> None:
 
 
 def test_a_cover_prefers_few_nodes_when_nodes_are_dear() -> None:
-    sets = ExpertSets.of(np.array([[0, 1, 2]]), np.ones((1, 1), np.int64), 3)
+    sets = ExpertSets.of(np.array([[0, 1, 2]]), np.ones((1, 1), np.int64), n_experts=3)
     hosts = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
     assert np.unique(cover(sets, hosts, gpus_per_node=2, node_cost=9).gpus // 2).tolist() == [1]
     assert len(np.unique(cover(sets, hosts, gpus_per_node=2).gpus)) == 2
 
 
 def test_a_partition_leaves_no_choice() -> None:
-    sets = ExpertSets.of(np.array([[0, 2], [1, 2]]), np.array([[3], [4]]), 3)
+    sets = ExpertSets.of(np.array([[0, 2], [1, 2]]), np.array([[3], [4]]), n_experts=3)
     hosts = np.eye(3, dtype=bool)[:, [1, 0, 2]]
     for found in (forced(sets, hosts), cover(sets, hosts, gpus_per_node=3)):
         assert found.gpus.tolist() == [[1, 2], [0, 2]]
@@ -83,7 +83,7 @@ def test_touched_counts_distinct_labels_of_a_row() -> None:
 
 
 def test_covers_of_too_many_experts_are_refused_only_where_there_is_a_choice() -> None:
-    sets = ExpertSets.of(np.arange(17)[None], np.ones((1, 1), np.int64), 17)
+    sets = ExpertSets.of(np.arange(17)[None], np.ones((1, 1), np.int64), n_experts=17)
     hosts = np.zeros((17, 2), bool)
     hosts[:, 0] = True
     assert cover(sets, hosts, gpus_per_node=2).gpus.tolist() == [[0] * 17]
@@ -94,7 +94,7 @@ def test_covers_of_too_many_experts_are_refused_only_where_there_is_a_choice() -
 
 @pytest.fixture
 def served() -> tuple[ExpertSets, Any, Dispatch]:
-    sets = ExpertSets.of(np.array([[0, 1], [1, 2]]), np.array([[2, 1], [0, 3]]), 3)
+    sets = ExpertSets.of(np.array([[0, 1], [1, 2]]), np.array([[2, 1], [0, 3]]), n_experts=3)
     hosts = np.array([[1, 0], [1, 1], [0, 1]], bool)
     split = Dispatch(
         np.array([0, 0, 1], np.int32),

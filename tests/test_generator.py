@@ -30,7 +30,9 @@ def loads(trace: Trace, layer: int) -> NDArray[np.float64]:
 
 
 def affinity(trace: Trace, layer: int = 0) -> NDArray[np.int64]:
-    sets = ExpertSets.of(trace.experts[:, layer], np.ones((trace.n_tokens, 1), np.int64), trace.n_experts)
+    sets = ExpertSets.of(
+        trace.experts[:, layer], np.ones((trace.n_tokens, 1), np.int64), n_experts=trace.n_experts
+    )
     return sets.affinity(sets.counts[:, 0])
 
 

@@ -31,7 +31,7 @@ def cases(draw: st.DrawFn, *, experts: int = 8, most_sets: int = 25) -> Case:
     members = np.array(
         [rng.choice(experts, k, replace=False) for _ in range(draw(st.integers(1, most_sets)))], np.int32
     )
-    sets = ExpertSets.of(members, rng.integers([1, 0], 9, (len(members), 2)), experts)
+    sets = ExpertSets.of(members, rng.integers([1, 0], 9, (len(members), 2)), n_experts=experts)
     workload = Workload((sets,), (3,), ("a", "b"), sets.counts.sum(axis=0))
     hosts = rng.random((1, experts, gpus)) < draw(st.sampled_from([0.1, 0.3, 0.8]))
     hosts[0, np.arange(experts), rng.integers(0, gpus, experts)] = True
@@ -81,7 +81,7 @@ def test_every_token_is_served_and_the_cap_kept_whenever_it_can_be(case: Case, s
     workload, cluster, placement, weights = case
     (sets,), (hosts,) = workload.layers, placement.hosts
     peak = least_peak(sets.load, hosts)
-    plan = guarded_plan(cheapest(case), workload, cluster, weights=weights, cap=peak + slack)
+    plan = guarded_plan(cheapest(case), workload, cluster=cluster, weights=weights, cap=peak + slack)
     (part,) = plan.dispatches
     assert part.violation(sets, hosts) == ""
     assert part.gpu_loads(cluster.gpus).max() <= max(peak, peak + slack)
@@ -106,7 +106,7 @@ def test_the_least_peak_is_where_fractional_dispatches_begin(case: Case, cap: in
 def test_no_dispatch_costs_less_than_the_linear_relaxation_says(case: Case, slack: int) -> None:
     workload, cluster, placement, weights = case
     cap = least_peak(workload.layers[0].load, placement.hosts[0]) + slack
-    plan = guarded_plan(cheapest(case), workload, cluster, weights=weights, cap=cap)
+    plan = guarded_plan(cheapest(case), workload, cluster=cluster, weights=weights, cap=cap)
     least = relaxation(case, cap)
     assert least is not None
     assert cost(plan, cluster, weights) >= least - 1e-6
@@ -120,14 +120,14 @@ def test_on_random_instances_the_guard_is_close_to_the_linear_relaxation() -> No
         members = np.array(
             [rng.choice(12, 3, replace=False, p=_popularity(12)) for _ in range(150)], np.int32
         )
-        sets = ExpertSets.of(members, rng.integers(1, 4, (150, 1)), 12)
+        sets = ExpertSets.of(members, rng.integers(1, 4, (150, 1)), n_experts=12)
         hosts = np.arange(12)[:, None] % 4 == np.arange(4)
         hosts[:4] |= hosts[[1, 2, 3, 0]]
         placement = Placement(hosts[None], hosts.argmax(axis=1)[None], 1, 4, (0,))
         workload = Workload((sets,), (0,), ("a",), sets.counts.sum(axis=0))
         case = workload, cluster, placement, np.array([1])
         cap = least_peak(sets.load, hosts) + 5
-        plan = guarded_plan(cheapest(case), workload, cluster, weights=np.array([1]), cap=cap)
+        plan = guarded_plan(cheapest(case), workload, cluster=cluster, weights=np.array([1]), cap=cap)
         bound = relaxation(case, cap)
         assert bound is not None
         found += cost(plan, cluster, case[3])
@@ -145,12 +145,15 @@ def _popularity(experts: int) -> NDArray[Any]:
 def test_a_plan_within_the_cap_stays_as_it_is() -> None:
     case = _two_gpus(copies=True)
     plan = cheapest(case)
-    assert guarded_plan(plan, case[0], case[1], weights=case[3], cap=20).dispatches[0] is plan.dispatches[0]
+    assert (
+        guarded_plan(plan, case[0], cluster=case[1], weights=case[3], cap=20).dispatches[0]
+        is plan.dispatches[0]
+    )
 
 
 def _two_gpus(*, copies: bool) -> Case:
     """Ten tokens of experts 0 and 1, both on GPU 0; expert 1 also on GPU 1 when there are copies."""
-    sets = ExpertSets.of(np.array([[0, 1]]), np.array([[4, 6]]), 2)
+    sets = ExpertSets.of(np.array([[0, 1]]), np.array([[4, 6]]), n_experts=2)
     hosts = np.array([[[True, False], [True, copies]]])
     placement = Placement(hosts, hosts.argmax(axis=2), 1, 2, (0,))
     workload = Workload((sets,), (0,), ("a", "b"), np.array([4, 6]))
@@ -159,7 +162,7 @@ def _two_gpus(*, copies: bool) -> Case:
 
 def test_a_row_is_split_and_the_tokens_of_least_weight_leave() -> None:
     workload, cluster, _, weights = case = _two_gpus(copies=True)
-    plan = guarded_plan(cheapest(case), workload, cluster, weights=weights, cap=17)
+    plan = guarded_plan(cheapest(case), workload, cluster=cluster, weights=weights, cap=17)
     (part,) = plan.dispatches
     assert part.gpus.tolist() == [[0, 0], [0, 1]]
     assert part.tokens.tolist() == [[4, 3], [0, 3]]
@@ -169,9 +172,12 @@ def test_a_row_is_split_and_the_tokens_of_least_weight_leave() -> None:
 def test_without_copies_or_with_too_few_the_least_overload_is_returned() -> None:
     case = _two_gpus(copies=False)
     plan = cheapest(case)
-    assert guarded_plan(plan, case[0], case[1], weights=case[3], cap=5).dispatches[0] is plan.dispatches[0]
+    assert (
+        guarded_plan(plan, case[0], cluster=case[1], weights=case[3], cap=5).dispatches[0]
+        is plan.dispatches[0]
+    )
     case = _two_gpus(copies=True)
-    (part,) = guarded_plan(cheapest(case), case[0], case[1], weights=case[3], cap=5).dispatches
+    (part,) = guarded_plan(cheapest(case), case[0], cluster=case[1], weights=case[3], cap=5).dispatches
     assert part.gpu_loads(2).tolist() == [10, 10]
     missing, stuck = shortfall(case[0].layers[0].load, case[2].hosts[0], cap=9)
     assert (missing, stuck.tolist()) == (2, [True, True])
@@ -180,14 +186,14 @@ def test_without_copies_or_with_too_few_the_least_overload_is_returned() -> None
 def test_sets_of_very_many_assignments_are_served_too() -> None:
     rng = np.random.default_rng(0)
     sets = ExpertSets.of(
-        np.array([rng.choice(10, 6, replace=False) for _ in range(40)]), np.full((40, 1), 5), 10
+        np.array([rng.choice(10, 6, replace=False) for _ in range(40)]), np.full((40, 1), 5), n_experts=10
     )
     hosts = np.ones((1, 10, 6), bool)
     placement = Placement(hosts, hosts.argmax(axis=2), 2, 10, (0,))
     workload = Workload((sets,), (0,), ("a",), np.array([sets.counts.sum()]))
     case = workload, Cluster(2, 3, 10, 1, 2), placement, np.array([1])
     cap = least_peak(sets.load, hosts[0])
-    plan = guarded_plan(cheapest(case), workload, case[1], weights=case[3], cap=cap)
+    plan = guarded_plan(cheapest(case), workload, cluster=case[1], weights=case[3], cap=cap)
     assert plan.dispatches[0].violation(sets, hosts[0]) == ""
     assert plan.dispatches[0].gpu_loads(6).max() == cap == 200
 
@@ -197,7 +203,7 @@ def test_the_same_plan_gives_the_same_dispatch_and_prices_only_where_the_cap_bin
     workload, cluster, placement, weights = case = _two_gpus(copies=True)
     (part,) = cheapest(case).dispatches
     first, second = (
-        guarded(part, workload.layers[0], placement.hosts[0], cluster, weights=weights, cap=cap)
+        guarded(part, workload.layers[0], hosts=placement.hosts[0], cluster=cluster, weights=weights, cap=cap)
         for _ in range(2)
     )
     assert first[0].tokens.tolist() == second[0].tokens.tolist()
@@ -208,7 +214,7 @@ def test_the_same_plan_gives_the_same_dispatch_and_prices_only_where_the_cap_bin
 @pytest.mark.parametrize("cap", [-2, 0])
 def test_a_cap_below_every_load_gives_the_least_peak(cap: int) -> None:
     workload, cluster, placement, weights = case = _two_gpus(copies=True)
-    plan = guarded_plan(cheapest(case), workload, cluster, weights=weights, cap=cap)
+    plan = guarded_plan(cheapest(case), workload, cluster=cluster, weights=weights, cap=cap)
     assert (
         plan.dispatches[0].gpu_loads(2).max() == least_peak(workload.layers[0].load, placement.hosts[0]) == 10
     )

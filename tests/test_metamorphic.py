@@ -51,7 +51,7 @@ ALIKE = problems(unequal=False, nodes=False)
 def permuted(problem: Problem, order: Any) -> Problem:
     """The same traffic when expert e is called order[e]."""
     (sets,) = problem.workload.layers
-    renamed = ExpertSets.of(order[sets.members], sets.counts, sets.n_experts)
+    renamed = ExpertSets.of(order[sets.members], sets.counts, n_experts=sets.n_experts)
     return replace(problem, workload=replace(problem.workload, layers=(renamed,)))
 
 
@@ -207,7 +207,7 @@ def test_a_family_without_weight_changes_nothing_but_the_load(problem: Problem) 
     workload = problem.workload
     counts = np.concatenate([sets.counts, np.full((len(sets), 1), 5)], axis=1)
     wider = Workload(
-        (ExpertSets.of(sets.members, counts, sets.n_experts),),
+        (ExpertSets.of(sets.members, counts, n_experts=sets.n_experts),),
         workload.layer_ids,
         (*workload.families, "noise"),
         np.append(workload.tokens, 5 * len(sets)),

@@ -111,7 +111,9 @@ def test_at_most_one_block_of_a_placement_holds_two_of_three_experts(
     triple = data.draw(st.sampled_from(list(combinations(range(experts), 3))))
     columns = BLOCKS.columns(replace(problem, load_tolerance=None))
     row_of = {tuple(row[row >= 0].tolist()): index for index, row in enumerate(columns.members)}
-    held = discounted(columns.members, np.array([triple]), np.array([1]), n_experts=columns.n_experts)
+    held = discounted(
+        columns.members, np.array([triple]), discounts=np.array([1]), n_experts=columns.n_experts
+    )
     for placement in every_partition(replace(problem, load_tolerance=None)):
         groups: dict[int, list[int]] = {}
         for expert, gpu in enumerate(placement.primary[0].tolist()):

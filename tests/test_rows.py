@@ -60,7 +60,13 @@ def run(
 ) -> Result:
     clock = stop.start()
     return solve_rows(
-        Rows(), formulation, Incumbent(problem, clock), clock=clock, seed=0, start=start, session=session
+        Rows(),
+        formulation,
+        incumbent=Incumbent(problem, clock),
+        clock=clock,
+        seed=0,
+        start=start,
+        session=session,
     )
 
 
@@ -92,7 +98,7 @@ def hold(problem: Problem, result: Result) -> None:
     assert result.claimed_bound is None or result.claimed_bound == least
     assert result.certificate is not None
     (proof,) = result.certificate.proofs
-    assert check_layer(problem, proof, result.placement) == ""
+    assert check_layer(problem, proof, placement=result.placement) == ""
 
 
 @SMALL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +14,10 @@ from moeopt import set_partition
 from moeopt.cluster import Cluster
 from moeopt.exact import Exact
 from moeopt.method import Incumbent
+from moeopt.pricing import Prices, Relaxation, shared_session
 from moeopt.problem import Problem
 from moeopt.set_partition import prove
-from moeopt.stop import Stop, interrupt_when
+from moeopt.stop import Clock, Stop, interrupt_when
 from moeopt.testing import brute_force
 from moeopt.trace import Trace
 from moeopt_formulations.blocks import Blocks
@@ -128,3 +131,26 @@ def test_an_optimum_handed_in_is_proved() -> None:
 def test_another_seed_proves_the_same_cost(seed: int) -> None:
     problem = random_problem(7)
     assert BLOCKS.solve(problem, stop=FREELY, seed=seed).cost == brute_force(problem)[0]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_worker_that_dies_keeps_the_start_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    problem = random_problem(3)
+    start = problem.partition(np.arange(8) // 3) if started else None
+    honest = Relaxation.solve
+
+    def die(relaxation: Relaxation, clock: Clock) -> Prices:
+        pid = shared_session().pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        return honest(relaxation, clock)
+
+    with monkeypatch.context() as context:
+        context.setattr(Relaxation, "solve", die)
+        result = BLOCKS.solve(problem, stop=FREELY, seed=0, start=start)
+    assert (result.status, result.placement) == ("feasible" if started else "none-found", start)
+    assert (result.bound, result.certificate) == (None, None)
+    assert result.message.startswith("the solver died: ")
+    assert BLOCKS.solve(problem, stop=FREELY, seed=0).status == "certified-optimal"  # by a new worker

@@ -27,7 +27,7 @@ def shares(multipliers: Any, tokens: Any) -> list[Fraction]:
 
 
 def test_without_weights_every_token_counts_one() -> None:
-    assert family_multipliers(NAMES, np.arange(5), None).tolist() == [1] * 5
+    assert family_multipliers(NAMES, np.arange(5), weights=None).tolist() == [1] * 5
 
 
 @settings(max_examples=100, deadline=None)
@@ -37,14 +37,16 @@ def test_without_weights_every_token_counts_one() -> None:
 )
 def test_every_share_is_right_and_the_total_below_the_ceiling(tokens: list[int], weights: list[int]) -> None:
     given_weights = dict(zip(NAMES, weights, strict=True))
-    found = family_multipliers(NAMES, np.array(tokens), given_weights)
+    found = family_multipliers(NAMES, np.array(tokens), weights=given_weights)
     assert sum(int(q) * t for q, t in zip(found, tokens, strict=True)) < CEILING
     worst = max(
         abs(share * sum(weights) / weight - 1)
         for share, weight in zip(shares(found, tokens), weights, strict=True)
     )
     assert worst < 1e-5
-    assert rounding_error(NAMES, np.array(tokens), given_weights) == pytest.approx(float(worst), rel=1e-9)
+    assert rounding_error(NAMES, np.array(tokens), weights=given_weights) == pytest.approx(
+        float(worst), rel=1e-9
+    )
 
 
 @settings(max_examples=50, deadline=None)
@@ -52,12 +54,12 @@ def test_every_share_is_right_and_the_total_below_the_ceiling(tokens: list[int],
 def test_only_the_ratios_of_weights_matter(tokens: list[int], factor: float) -> None:
     weights = {name: float(index + 1) for index, name in enumerate(NAMES)}
     scaled = {name: weight * factor for name, weight in weights.items()}
-    found = family_multipliers(NAMES, np.array(tokens), weights)
-    assert (family_multipliers(NAMES, np.array(tokens), scaled) == found).all()
+    found = family_multipliers(NAMES, np.array(tokens), weights=weights)
+    assert (family_multipliers(NAMES, np.array(tokens), weights=scaled) == found).all()
 
 
 def test_families_without_a_weight_count_nothing() -> None:
-    assert family_multipliers(NAMES, np.full(5, 7), {"math": 2, "chat": 0}).astype(bool).tolist() == [
+    assert family_multipliers(NAMES, np.full(5, 7), weights={"math": 2, "chat": 0}).astype(bool).tolist() == [
         False,
         True,
         False,
@@ -86,7 +88,7 @@ def test_families_without_a_weight_count_nothing() -> None:
 )
 def test_weights_that_make_no_sense_are_refused_with_rule_and_value(weights: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        family_multipliers(NAMES, np.array([5, 5, 5, 5, 0]), weights)
+        family_multipliers(NAMES, np.array([5, 5, 5, 5, 0]), weights=weights)
 
 
 def test_equal_families_of_real_traffic_fit_where_a_common_denominator_does_not() -> None:
@@ -96,8 +98,8 @@ def test_equal_families_of_real_traffic_fit_where_a_common_denominator_does_not(
     workload = Workload.from_trace(read_trace(path).layers([0]))
     assert lcm(*workload.tokens.tolist()) >= 1 << 63
     weights = dict.fromkeys(workload.families, 1.0)
-    found = family_multipliers(workload.families, workload.tokens, weights)
+    found = family_multipliers(workload.families, workload.tokens, weights=weights)
     assert sum(int(q) * int(t) for q, t in zip(found, workload.tokens, strict=True)) < CEILING
     for share in shares(found, workload.tokens):
         assert abs(share - Fraction(1, len(workload.families))) < Fraction(1, 10**9)
-    assert rounding_error(workload.families, workload.tokens, weights) < 1e-9
+    assert rounding_error(workload.families, workload.tokens, weights=weights) < 1e-9

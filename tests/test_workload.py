@@ -54,7 +54,7 @@ def test_the_canonical_form_is_lexicographic_for_any_number_of_bits(n_experts: i
     rng = np.random.default_rng(0)
     k = min(6, n_experts)
     rows = np.array([rng.choice(n_experts, k, replace=False) for _ in range(200)])
-    sets = ExpertSets.of(rows, np.ones((200, 1), np.int64), n_experts)
+    sets = ExpertSets.of(rows, np.ones((200, 1), np.int64), n_experts=n_experts)
     assert sets.members.tolist() == [
         list(row) for row in sorted({tuple(sorted(row)) for row in rows.tolist()})
     ]

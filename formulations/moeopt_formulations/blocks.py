@@ -59,7 +59,7 @@ class Blocks:
             problem.cluster.gpus,
             int(problem.cluster.slots_of[0]),
         )
-        return min(slots, experts), column_count(experts, gpus, slots)
+        return min(slots, experts), column_count(experts, gpus, slots=slots)
 
     def columns(self, problem: Problem) -> Columns:
         """Every content a GPU may have, with its exact cost; those above the load cap are left out."""
@@ -69,7 +69,7 @@ class Blocks:
         unit = cluster.gpu_cost + (
             cluster.node_cost if cluster.gpus_per_node == 1 and cluster.nodes > 1 else 0
         )
-        sizes = block_sizes(experts, cluster.gpus, int(cluster.slots_of[0]))
+        sizes = block_sizes(experts, cluster.gpus, slots=int(cluster.slots_of[0]))
         members: list[NDArray[np.int16]] = []
         costs: list[NDArray[np.int64]] = []
         for subsets in contents(experts, sizes):
@@ -78,7 +78,7 @@ class Blocks:
             if problem.objective == "fan-out":
                 from moeopt.inclusion import meeting_weight
 
-                cost = meeting_weight(subsets, sets.members, weights, experts)
+                cost = meeting_weight(subsets, sets.members, weights=weights, n_experts=experts)
             else:
                 cost = -_inside(subsets, sets.affinity(weights))
             padding = np.full((len(subsets), sizes[-1] - subsets.shape[1]), -1, np.int16)

@@ -43,20 +43,20 @@ class Swap(Heuristic):
         weights = problem.set_weights(sets)
         if problem.objective == "cut":
             sets, weights = pair_sets(sets, weights)
-        yield from self.improve(problem, sets, weights, clock=clock, rng=rng, start=start)
+        yield from self.improve(problem, sets, weights=weights, clock=clock, rng=rng, start=start)
 
     def improve(
         self,
         problem: Problem,
         sets: ExpertSets,
-        weights: NDArray[np.int64],
         *,
+        weights: NDArray[np.int64],
         clock: Clock,
         rng: np.random.Generator,
         start: Placement | None,
     ) -> Iterator[Placement]:
         """Swap search on the fan-out of any weighted sets over the problem's cluster."""
-        from moeopt.swaps import Seating
+        from moeopt.seating import Seating
 
         cluster, load = problem.cluster, problem.workload.layers[0].load.astype(float)
         prices = np.array([cluster.gpu_cost, cluster.node_cost], float)
@@ -113,7 +113,7 @@ class SwapCut(Swap):
         """The same by the proxy."""
         sets = problem.workload.layers[0]
         pairs, weights = pair_sets(sets, problem.set_weights(sets))
-        yield from self.improve(problem, pairs, weights, clock=clock, rng=rng, start=start)
+        yield from self.improve(problem, pairs, weights=weights, clock=clock, rng=rng, start=start)
 
 
 def pair_sets(sets: ExpertSets, weights: NDArray[np.int64]) -> tuple[ExpertSets, NDArray[np.int64]]:

@@ -126,7 +126,7 @@ def _about(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
         ) from error
     about = storage.expect(document, kind=FORMAT, version=VERSION)
     for name, kind in (("model", str), ("n_experts", int), ("families", list), ("layer_ids", list)):
-        storage.field(about, name, kind)
+        storage.field(about, name, kind=kind)
     for name, inner in (("families", str), ("layer_ids", int)):
         if wrong := [value for value in about[name] if type(value) is not inner]:
             raise ValueError(f"metadata {name!r} must list {inner.__name__}, found {wrong[0]!r:.80}")

@@ -128,7 +128,7 @@ class Session:
         talk = self._talk(limits, should_stop, on_incumbent=on_incumbent, on_bound=on_bound)
         outcome = self._run("solve", content | {"limits": limits}, talk)
         if point is not None and matrix.violation(point, _FEASIBLE) == 0.0:
-            outcome = with_start(outcome, point, matrix.value(point), gap=gap)
+            outcome = with_start(outcome, point, value=matrix.value(point), gap=gap)
         return replace(consistent(outcome, gap=gap), seconds=time.monotonic() - begun)
 
     def load(self, matrix: Matrix, /) -> None:
@@ -197,7 +197,7 @@ class Session:
         if self._process is None:
             self._process = Process(self._path, threads=self._threads)
         self._ticket += 1
-        self._process.send(self._ticket, verb, content)
+        self._process.send(self._ticket, verb, content=content)
         return self._process
 
     def _drop(self) -> None:

@@ -54,6 +54,7 @@ class Highs:
         upper: NDArray[np.float64],
         columns: Block,
     ) -> None:
+        """Append columns, compressed by column, to the held model."""
         status = self._loaded.addCols(
             cost.size,
             cost,
@@ -69,6 +70,7 @@ class Highs:
     def add_rows(
         self, *, rows: Block, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]
     ) -> None:
+        """Append rows, compressed by row, to the held model."""
         status = self._loaded.addRows(
             row_lower.size,
             row_lower,
@@ -81,6 +83,7 @@ class Highs:
         _require_ok(status, "rows")
 
     def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
+        """Solve the held model from its last basis."""
         self._configure(self._loaded, limits)
         return self._run(self._loaded, limits, watch, whole=False)
 

@@ -53,7 +53,7 @@ class Process:
         """The process id of the worker."""
         return self._popen.pid
 
-    def send(self, ticket: int, verb: str, content: object = None) -> None:
+    def send(self, ticket: int, verb: str, *, content: object = None) -> None:
         """Hand one request over; WorkerDied when nobody is there to take it."""
         try:
             write_frame(cast(RawIOBase, self._popen.stdin), (ticket, verb, content))

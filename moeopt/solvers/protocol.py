@@ -98,11 +98,14 @@ class Limits:
 class Watch(Protocol):
     """The wire back to the session while a solver runs."""
 
-    def stopped(self) -> bool: ...
+    def stopped(self) -> bool:
+        """Whether the session wants the solve to end."""
 
-    def incumbent(self, x: Floats, objective: float) -> None: ...
+    def incumbent(self, x: Floats, objective: float) -> None:
+        """Report a better point float[columns] and the solver's value of it."""
 
-    def bound(self, value: float) -> None: ...
+    def bound(self, value: float) -> None:
+        """Report a better bound: no feasible point costs less."""
 
 
 class Adapter(Protocol):
@@ -114,15 +117,20 @@ class Adapter(Protocol):
 
     def __init__(self, *, threads: int) -> None: ...
 
-    def solve(self, *, model: Model, start: Floats | None, limits: Limits, watch: Watch) -> Outcome: ...
+    def solve(self, *, model: Model, start: Floats | None, limits: Limits, watch: Watch) -> Outcome:
+        """Minimise a model from scratch; `start` is a point float[columns], nan where unknown."""
 
-    def load(self, *, model: Model) -> None: ...
+    def load(self, *, model: Model) -> None:
+        """Hold a linear model for `add_columns`, `add_rows` and `resolve`."""
 
-    def add_columns(self, *, cost: Floats, lower: Floats, upper: Floats, columns: Block) -> None: ...
+    def add_columns(self, *, cost: Floats, lower: Floats, upper: Floats, columns: Block) -> None:
+        """Append columns, compressed by column, to the held model."""
 
-    def add_rows(self, *, rows: Block, row_lower: Floats, row_upper: Floats) -> None: ...
+    def add_rows(self, *, rows: Block, row_lower: Floats, row_upper: Floats) -> None:
+        """Append rows, compressed by row, to the held model."""
 
-    def resolve(self, *, limits: Limits, watch: Watch) -> Outcome: ...
+    def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
+        """Solve the held model from its last basis."""
 
 
 def write_frame(stream: RawIOBase, message: object) -> None:

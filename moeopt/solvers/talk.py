@@ -128,7 +128,7 @@ def consistent(outcome: Outcome, *, gap: float) -> Outcome:
     return outcome
 
 
-def with_start(outcome: Outcome, point: Floats, value: float, *, gap: float) -> Outcome:
+def with_start(outcome: Outcome, point: Floats, *, value: float, gap: float) -> Outcome:
     """The outcome, knowing a feasible `point` worth `value`; RuntimeError when the two contradict."""
     slack = _TOLERANCE * max(1.0, abs(value))
     if outcome.status == Status.INFEASIBLE:

@@ -23,6 +23,22 @@ from numpy.typing import NDArray
 from moeopt.solvers.protocol import Adapter, read_frame, write_frame
 
 _ORPHAN_POLL = 1.0  # seconds
+# Whatever an adapter fails with belongs to the session, so these are the families that bindings, arithmetic and
+# adapters made for another version of their solver raise. Any other ends the worker, and `WorkerDied` quotes it.
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class _Line:
@@ -93,7 +109,7 @@ def _serve(adapter: Adapter, line: _Line, ticket: int, verb: str, content: dict[
                 adapter.add_rows(**content)
             case _:
                 raise RuntimeError(f"a worker knows no request {verb!r}")
-    except Exception as error:  # the session raises it again on its side
+    except _FAILURES as error:  # the session raises it again on its side
         line.send(ticket, "failed", (isinstance(error, ValueError), str(error), traceback.format_exc()))
     else:
         line.send(ticket, "done", answer)

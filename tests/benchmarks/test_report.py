@@ -5,8 +5,9 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
+from benchmarks.report import README as REAL
 from benchmarks.report import TABLES, table, update
-from benchmarks.run import Key, Store
+from benchmarks.run import RESULTS, Key, Store
 from benchmarks.suite import METHODS
 
 README = "before\n" + "".join(f"<!-- table:{name} -->\nold\n<!-- /table -->\n" for name in TABLES) + "after\n"
@@ -50,6 +51,11 @@ def test_a_stale_readme_is_detected_and_brought_up_to_date(readme: Path, tmp_pat
     assert "`python -m benchmarks run presets`" in text
     _presets(tmp_path, reduction=0.25)
     assert update(readme, folder=tmp_path, write=False) == ["presets"]
+
+
+def test_the_readme_shows_the_stored_rows() -> None:
+    stale = update(REAL, folder=RESULTS, write=False)
+    assert not stale, f"python -m benchmarks report brings {', '.join(stale)} up to date"
 
 
 def test_a_table_without_rows_is_empty(readme: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from moeopt_formulations.assignment import Assignment
 from tests.problem_strategies import problems
 
 ASSIGNMENT = Assignment()
+FAMILY = np.array([0, 0, 0, 1, 1], np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,19 @@ def test_it_agrees_with_brute_force(session: Session, problem: Problem) -> None:
 )
 def test_every_shape_of_cluster_agrees_with_brute_force(session: Session, cluster: Cluster) -> None:
     assert check_formulation(ASSIGNMENT, [problem_of(5, cluster)], session=session) == 1
+
+
+@pytest.mark.parametrize("slots", [2, 3])  # with 3 the least cost is 0: offset and costs cancel
+def test_costs_beyond_the_exact_integers_of_a_float_agree_with_brute_force(
+    session: Session, slots: int
+) -> None:
+    trace = Trace(experts=np.array([[[0, 1, 2]]] * 5), n_experts=3, families=("code", "math"), family=FAMILY)
+    problem = Problem.from_trace(
+        trace, Cluster(1, 2, slots, gpu_cost=3), objective="cut", family_weights={"code": 1, "math": 0}
+    )
+    offset = ASSIGNMENT.costs(problem)[1]
+    assert int(float(offset)) != offset
+    assert check_formulation(ASSIGNMENT, [problem], session=session) == 1
 
 
 def test_it_says_what_to_do_with_fan_out() -> None:

@@ -154,10 +154,10 @@ def test_inclusion_and_exclusion_count_what_direct_counting_counts(
     k, size = min(k, experts), min(size, experts)
     rng = np.random.default_rng(seed)
     rows = np.array([rng.choice(experts, k, replace=False) for _ in range(12)])
-    sets = ExpertSets.of(rows, rng.integers(1, 1 << 40, (12, 1)), experts)
+    sets = ExpertSets.of(rows, rng.integers(1, 1 << 40, (12, 1)), n_experts=experts)
     weights = sets.counts[:, 0]
     (subsets,) = contents(experts, [size])
-    found = meeting_weight(subsets, sets.members, weights, experts)
+    found = meeting_weight(subsets, sets.members, weights=weights, n_experts=experts)
     held = [set(row) for row in sets.members.tolist()]
     for block, value in zip(subsets.tolist(), found.tolist(), strict=True):
         assert value == sum(int(w) for members, w in zip(held, weights, strict=True) if members & set(block))
@@ -196,8 +196,8 @@ def test_contents_come_in_the_order_of_their_rank() -> None:
     ],
 )
 def test_only_sizes_that_occur_are_listed(experts: int, gpus: int, slots: int, sizes: list[int]) -> None:
-    assert list(block_sizes(experts, gpus, slots)) == sizes
-    assert column_count(experts, gpus, slots) == len(
+    assert list(block_sizes(experts, gpus, slots=slots)) == sizes
+    assert column_count(experts, gpus, slots=slots) == len(
         BLOCKS.columns(problem_of(experts, Cluster(1, gpus, slots)))
     )
 

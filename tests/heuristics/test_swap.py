@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from moeopt.cluster import Cluster
 from moeopt.heuristics.swap import Swap, SwapCut, pair_sets
 from moeopt.problem import Problem
+from moeopt.seating import Seating
 from moeopt.stop import Stop
-from moeopt.swaps import Seating
 from moeopt.testing import brute_force
 from moeopt.trace import Trace
 from tests.problem_strategies import problems

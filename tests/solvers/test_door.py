@@ -409,10 +409,10 @@ def test_claims_that_contradict_each_other_raise() -> None:
     with pytest.raises(RuntimeError, match="claims an optimum"):
         consistent(Outcome(status=Status.OPTIMAL, x=x, objective=10.0, bound=8.0), gap=0.1)
     with pytest.raises(RuntimeError, match="infeasible that its start satisfies"):
-        with_start(Outcome(status=Status.INFEASIBLE), x, 4.0, gap=0.0)
+        with_start(Outcome(status=Status.INFEASIBLE), x, value=4.0, gap=0.0)
     with pytest.raises(RuntimeError, match="its start is worth"):
-        with_start(Outcome(status=Status.OPTIMAL, x=x, objective=5.0, bound=5.0), x, 4.0, gap=0.0)
-    late = with_start(Outcome(status=Status.TIME_LIMIT, x=x, objective=5.0), x + 1.0, 4.0, gap=0.0)
+        with_start(Outcome(status=Status.OPTIMAL, x=x, objective=5.0, bound=5.0), x, value=4.0, gap=0.0)
+    late = with_start(Outcome(status=Status.TIME_LIMIT, x=x, objective=5.0), x + 1.0, value=4.0, gap=0.0)
     assert late.objective == 4.0
     assert late.x is not None
     assert late.x.tolist() == [1.0]

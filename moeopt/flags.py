@@ -1,0 +1,36 @@
+"""Arguments and options of the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TraceFile = Annotated[Path, typer.Argument(help="Routing trace: Parquet or .npz.", show_default=False)]
+Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
+Nodes = Annotated[int, typer.Option(help="Nodes; GPU g belongs to node g // (gpus / nodes).")]
+Slots = Annotated[
+    int | None,
+    typer.Option(help="Experts of one layer a GPU can hold, at most. Default: what an even share needs."),
+]
+Replicas = Annotated[int, typer.Option(help="Copies beyond the first, per layer, at most.")]
+Tolerance = Annotated[
+    str | None,
+    typer.Option("--load-tolerance", help="Each GPU serves at most (1 + this) x mean. Default: free."),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="Shares of families in the objective: code=2,math=1. Default: by traffic.")
+]
+Objective = Annotated[str, typer.Option(help="fan-out (GPUs touched, exact) or cut (pairs separated).")]
+GpuCost = Annotated[int, typer.Option(help="Cost of a further GPU.")]
+NodeCost = Annotated[int, typer.Option(help="Cost of a further node.")]
+Methods = Annotated[str, typer.Option(help="Names, separated by commas.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each method.")]
+HeldOut = Annotated[float, typer.Option(help="Share of requests set aside, split anew for each seed.")]
+Null = Annotated[bool, typer.Option("--null", help="Shuffle co-activation away first: the control.")]
+Layers = Annotated[str | None, typer.Option(help="Layers by absolute id: 0-3,7. Default: all.")]
+Seconds = Annotated[float, typer.Option(help="Time limit per layer and method.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that solve layers in parallel. Default: the cores.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="File to write.", show_default=False)]
