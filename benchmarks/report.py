@@ -165,7 +165,7 @@ def _held_out(rows: Sequence[Row]) -> str:
         "null: certified share",
     ]
     note = (
-        f"\nMean ± standard deviation over {seeds} splits, {FRACTION:.0%} of the requests held out; "
+        f"\nMean ± standard deviation over {seeds} splits, {100 * FRACTION:.0f} % of the requests held out; "
         "certified share and MaxVio on the others.\n"
     )
     return _drawn(head, lines) + note

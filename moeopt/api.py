@@ -61,16 +61,27 @@ def solve(
 
 
 @cache
-def _warm(method: Method, objective: str) -> None:
+def _warm(method: Method, *, objective: str, replicas: bool, capped: bool) -> None:
     """Compile the method's kernels, or load them, on a problem of no size: no layer's clock pays for it."""
     experts = np.array([[[0, 1]], [[1, 2]], [[2, 3]], [[0, 3]]], np.uint8)
-    problem = Problem.from_trace(Trace(experts, 4), Cluster.of(gpus=2, slots=2), objective=objective)
+    problem = Problem.from_trace(
+        Trace(experts, 4),
+        Cluster.of(gpus=2, slots=3 if replicas else 2),
+        objective=objective,
+        replicas=int(replicas),
+        load_tolerance=0 if capped else None,
+    )
     if not method.supports(problem):
         method.solve(problem, stop=Stop(seconds=None, candidates=1), seed=0)
 
 
 def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start: Placement | None) -> Result:
-    _warm(method, problem.objective)
+    _warm(
+        method,
+        objective=problem.objective,
+        replicas=problem.replicas > 0,
+        capped=problem.load_tolerance is not None,
+    )
     mixed = np.random.SeedSequence([seed, problem.workload.layer_ids[0]]).generate_state(1)[0]
     layer_seed = int(mixed) >> 1  # solvers take 31 bits
     result = method.solve(problem, stop=stop, seed=layer_seed, start=start)
