@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import benchmarks.layouts  # noqa: F401 - registers its experiment
 from benchmarks.cases import CASES
 from benchmarks.report import README, update
 from benchmarks.run import RESULTS, Row, Store, perform_all

@@ -199,11 +199,30 @@ def _presets(rows: Sequence[Row]) -> str:
     return _drawn(head, lines)
 
 
+def _layouts(rows: Sequence[Row]) -> str:
+    """A line a trace: a row a token against a row a token and layer."""
+    lines = []
+    for row in rows:
+        found = row["found"]
+        sizes = [f"{found[f'{layout}_megabytes']:.1f}" for layout in ("wide", "tall")]
+        ratios = [found[f"tall_{what}"] / found[f"wide_{what}"] for what in ("seconds", "layer_seconds")]
+        lines.append([row["case"], *sizes, *(f"{ratio:.1f}" for ratio in ratios)])
+    head = [
+        "trace",
+        "MB, a row a token",
+        "MB, a row a token and layer",
+        "time to read all, ratio",
+        "time to read one layer, ratio",
+    ]
+    return _drawn(head, lines)
+
+
 TABLES: Mapping[str, Callable[[Sequence[Row]], str]] = MappingProxyType(
     {
         "certified": _certified,
         "formulations": _formulations,
         "held-out": _held_out,
+        "layouts": _layouts,
         "presets": _presets,
     }
 )

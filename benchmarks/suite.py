@@ -155,8 +155,8 @@ def state_and_solve(one: Case, key: Key, experts: int, name: str) -> list[Row]:
         recorded = paired(recorded, experts=experts)
     problem = one.problem(recorded)
     method: Any = registry.named_method(name)
-    size = _size(method.formulation, problem)
     result = solve(problem, method, stop=MINUTE, seed=0)
+    size = _size(method.formulation, problem)  # after the solve, when everything is imported and compiled
     row = _solved(key, problem, result, recorded)
     return [{**row, "found": {**row["found"], **size, "experts": experts, "source": one.source}}]
 
