@@ -33,8 +33,8 @@ def solve(
     """Solve every layer of `problem` and join the results.
 
     `stop` (default 60 seconds a layer) limits each layer; `executor` runs the layers in parallel, without one they run
-    here in turn; `on_layer` is called with each layer's result as it arrives. After Ctrl-C the layers that had no
-    turn get the levelled placement, and the status is "interrupted". Raises ValueError when the method does not treat
+    here in turn; `on_layer` is called with each layer's result as it arrives. After Ctrl-C the layers that have no
+    placement yet get that of balance, and the status is "interrupted". Raises ValueError when the method does not treat
     the problem.
     """
     chosen = registry.named_method(method) if isinstance(method, str) else method
@@ -85,15 +85,17 @@ def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start:
     mixed = np.random.SeedSequence([seed, problem.workload.layer_ids[0]]).generate_state(1)[0]
     layer_seed = int(mixed) >> 1  # solvers take 31 bits
     result = method.solve(problem, stop=stop, seed=layer_seed, start=start)
+    if result.status == "interrupted" and result.placement is None:
+        return _unsolved(method, problem, seed)
     return replace(result, seed=seed)
 
 
 def _unsolved(method: Method, problem: Problem, seed: int) -> Result:
-    """A layer that the user's interrupt left without a turn."""
+    """A layer that the user's interrupt left without a placement."""
     from moeopt.heuristics.balance import Balance
 
     stand_in = Balance().solve(problem, stop=Stop(), seed=seed)
-    message = "interrupted before its turn: placed by balance"
+    message = "interrupted before anything was found: placed by balance"
     return replace(stand_in, status="interrupted", method=repr(method), message=message)
 
 

@@ -151,7 +151,7 @@ def compare(
 
     With `held_out` > 0 the requests of `trace` are split anew for each seed; methods see the larger part, and the
     placements are also judged on the rest. Raises ValueError for an unknown method or one that does not treat the
-    problem, before anything runs.
+    problem, before anything runs, and KeyboardInterrupt after Ctrl-C.
     """
     chosen = [registry.named_method(item) if isinstance(item, str) else item for item in methods]
     for method in chosen:
@@ -165,10 +165,12 @@ def compare(
         if held_out and trace is not None:
             kept, rest = trace.split(held_out, seed=seed)
             seen = replace(problem, workload=Workload.from_trace(kept.layers(problem.workload.layer_ids)))
-        results = [
-            solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer)
-            for method in chosen
-        ]
+        results = []
+        for method in chosen:
+            result = solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer)
+            if result.status == "interrupted":
+                raise KeyboardInterrupt  # half a comparison compares nothing
+            results.append(result)
         rows += judged(seen, chosen, results=results, held_out=rest)
     return rows
 

@@ -36,10 +36,13 @@ def demonstrate(
     with processes(worker_count(workers, layers=layers)) as executor:
         step = follow("placing", layers * len(methods))
         stop = Stop(seconds=60)
-        results = [
-            api.solve(problem, method, stop=stop, executor=executor, on_layer=lambda _: step())
-            for method in methods
-        ]
+        results = []
+        for method in methods:
+            results.append(
+                api.solve(problem, method, stop=stop, executor=executor, on_layer=lambda _: step())
+            )
+            if results[-1].status == "interrupted":
+                raise KeyboardInterrupt
     rows, result = judged(problem, methods, results=results), results[-1]
     if result.placement is None or result.certificate is None:
         raise RuntimeError(f"the packaged sample was not proved: {result.status}, {result.message}")

@@ -136,15 +136,15 @@ class _Run:
         self.best.history.append(Event(self.clock.elapsed, self.best.cost, bound))
 
     def descend(self) -> None:
-        """Offer quick local optima, so that the search starts from a placement."""
-        if self.impossible:
+        """Offer quick local optima, so that the search starts from a placement; one even when the clock has run out."""
+        if self.impossible or (self._finished() and self.best.placement is not None):
             return
         rng, problem = np.random.default_rng(self.seed), self.statement.problem
         for placement in _OPENING.search(problem, clock=self.clock, rng=rng, start=self.best.placement):
-            if self._finished():
-                return
             self.clock.candidates += 1
             self.best.offer(placement)
+            if self._finished():
+                return
 
     def search(self) -> None:
         """Let the solver branch, adding the rows that its points break, until its last point breaks none."""
@@ -269,7 +269,7 @@ class _Run:
             return "infeasible-claimed", (
                 f"the solver claims that no placement is admissible; best balance: {self.best.reason}"
             )
-        if self.interrupted:
+        if self.interrupted or self.clock.interrupted:
             return "interrupted", ""
         if self.closed:
             return "solver-claimed", (
