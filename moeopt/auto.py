@@ -10,7 +10,7 @@ from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.stop import Clock, Stop
 
-OPENING = Swap(restarts=1, kicks=50)
+OPENING = Swap(restarts=1, kicks=20)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
 
 

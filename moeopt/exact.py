@@ -103,7 +103,8 @@ def conclude(
     certificate = Certificate.of_layer(incumbent.problem, proof, placement=incumbent.placement)
     if refused := check_layer(incumbent.problem, proof, placement=incumbent.placement):
         return replace(result, status="disagreement", message=f"the checker refused the proof: {refused}")
-    if result.status == "feasible":
+    status = result.status
+    if status == "feasible":
         status = "certified-optimal" if proof.optimal else "certified-gap"
     history = (*result.history, Event(incumbent.clock.elapsed, incumbent.cost, proof.bound))
     return replace(

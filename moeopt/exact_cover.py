@@ -25,7 +25,7 @@ class Search:
     | best | labels of the blocks of the cheapest cover found; empty when there is none |
     | budget | covers of total reduced cost up to this are looked at |
     | ceiling | only covers whose blocks cost less in sum count |
-    | nodes | visited so far |
+    | nodes, looks | nodes visited so far, and candidates looked at in them: what time goes by |
     """
 
     members: NDArray[np.int16]
@@ -47,6 +47,7 @@ class Search:
     _labels: NDArray[np.int64]
     best: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     nodes: int = 0
+    looks: int = 0
     _depth: int = 0
     _entering: bool = True
 
@@ -103,10 +104,10 @@ class Search:
             _labels=labels[order],
         )
 
-    def run(self, nodes: int) -> int:
-        """Visit up to `nodes` more nodes: DONE when the search is complete, PAUSED, or FULL when memory is."""
+    def run(self, looks: int) -> int:
+        """Go on for about so many looks: DONE when the search is complete, PAUSED, or FULL when memory is."""
         ceiling = self.ceiling
-        state, self._depth, self._entering, self.budget, self.ceiling, visited = _descend(
+        state, self._depth, self._entering, self.budget, self.ceiling, visited, looked = _descend(
             self.members,
             self.cost,
             self.reduced,
@@ -124,9 +125,10 @@ class Search:
             self.base,
             self.empty,
             self.n_experts,
-            nodes,
+            looks,
         )
         self.nodes += visited
+        self.looks += looked
         if self.ceiling < ceiling:
             self.best = self._labels[self._chosen_best[self._chosen_best >= 0]]
         return int(state)
@@ -159,14 +161,15 @@ def _descend(
     candidates = np.zeros(n_experts, np.int64)
     share = np.zeros(n_experts, np.int64)
     one = np.uint64(1)
-    visited = 0
+    visited = looks = 0
     while depth >= 0:
         if entering:
-            if visited >= limit:
-                return PAUSED, depth, entering, budget, ceiling, visited
+            if looks >= limit:
+                return PAUSED, depth, entering, budget, ceiling, visited, looks
             visited += 1
             entering = False
             first, last = stack[depth, 0], stack[depth, 1]
+            looks += 1 + last - first
             spent = stack[depth, 4]
             open_experts = 0
             for e in range(n_experts):
@@ -241,6 +244,7 @@ def _descend(
             continue
         spent = stack[depth, 4] + reduced[block]
         end = last
+        looks += last - stack[depth, 0]
         for position in range(stack[depth, 0], last):
             trial = arena[position]
             if spent + reduced[trial] > budget:
@@ -250,7 +254,7 @@ def _descend(
                 clash = clash or (masks[trial, w] & masks[block, w]) != 0
             if not clash:
                 if end >= len(arena):
-                    return FULL, depth, entering, budget, ceiling, visited
+                    return FULL, depth, entering, budget, ceiling, visited, looks
                 arena[end] = trial
                 end += 1
         chosen[depth] = block
@@ -259,4 +263,4 @@ def _descend(
         depth += 1
         stack[depth, 0], stack[depth, 1], stack[depth, 4] = last, end, spent
         entering = True
-    return DONE, depth, entering, budget, ceiling, visited
+    return DONE, depth, entering, budget, ceiling, visited, looks

@@ -11,8 +11,8 @@ from moeopt.method import Incumbent
 from moeopt.pricing import Prices, Relaxation
 from moeopt.stop import Clock
 
-SLICE = 50_000  # nodes between two looks at the clock
-PATIENCE = 100_000  # nodes of one search before the relaxation is tightened instead
+SLICE = 25_000_000  # candidates looked at between two looks at the clock: a fraction of a second
+PATIENCE = 100_000_000  # candidates looked at in one search before the relaxation is tightened instead
 FIRST_CANDIDATES = 2_000
 GROWTH = 1.5
 
@@ -75,6 +75,8 @@ def close(
             incumbent.cost, prices.bound(columns, searched=searched)
         ):
             return Closing(searched, True, nodes)
+        if searched >= 0 and clock.expired:
+            return Closing(searched, False, nodes)
         budget = min(budget, limit)
         near = np.flatnonzero(prices.reduced <= budget)
         search = Search.over(
@@ -104,7 +106,7 @@ def close(
 def _run(search: Search, clock: Clock, patience: int | None) -> bool:
     """Whether the search came to its end before clock, patience or memory did."""
     while (state := search.run(SLICE)) != DONE:
-        if state == FULL or clock.expired or (patience is not None and search.nodes >= patience):
+        if state == FULL or clock.expired or (patience is not None and search.looks >= patience):
             return False
     return True
 

@@ -20,6 +20,8 @@ def check_folder(path: Path | None) -> None:
     """Before the work, not after it."""
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"{path}: folder {path.parent} does not exist")
+    if path is not None and path.is_dir():
+        raise ValueError(f"{path}: a file to write is wanted, found a folder")
 
 
 def show(answer: dict[str, Any], draw: Callable[[], list[Any]], *, as_json: bool) -> None:
