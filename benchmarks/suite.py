@@ -194,9 +194,9 @@ def _size(formulation: Any, problem: Problem) -> dict[str, Any]:
 @experiment("held-out")
 def held_out() -> Iterable[Task]:
     """Placements judged on requests they were not made from, on the recorded models and on their nulls."""
-    for name in ("gpt-oss-20b", "deepseek-v2-lite"):
-        for one in (case(name), case(NULL + name)):
-            for seed in SEEDS:
+    for prefix in ("", NULL):
+        for seed in SEEDS:
+            for one in (case(prefix + "gpt-oss-20b"), case(prefix + "deepseek-v2-lite")):
                 last = registry.named_method(METHODS[-1])
                 key = Key(one.name, None, repr(last), seed, repr(HELD_OUT))
                 yield Task(key, compare_held_out, (one, key))
@@ -206,7 +206,9 @@ def compare_held_out(one: Case, key: Key) -> list[Row]:
     """A row a method, by `moeopt.compare`; every layer's result is judged again before a row counts as certified."""
     recorded = one.trace()
     problem = one.problem(recorded)
-    methods: list[str | Method] = [registry.named_method(name) for name in METHODS]
+    # Swap search takes an hour on the nulls, whose sets are nearly all distinct; the optimum says more.
+    names = [name for name in METHODS if name != "swap" or not one.name.startswith(NULL)]
+    methods: list[str | Method] = [registry.named_method(name) for name in names]
     results: list[Result] = []
     with parallel.processes(CORES) as executor:
         compared = compare(

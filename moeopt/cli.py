@@ -94,6 +94,8 @@ def place(
 
     for path in (output, certificate):
         check_folder(path)
+    if output is not None and output == certificate:
+        raise ValueError(f"{output}: placement and certificate need files of their own")
     chosen, stop = registry.named_method(method), Stop(seconds=seconds)
     problem, note = stated(
         recorded(trace, layers),

@@ -1,7 +1,8 @@
 """Prices of experts, GPUs and triples: the linear relaxation of set partitioning by column and row generation."""
 
+import threading
+import weakref
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ VIOLATION = 0.05  # below it a row moves the bound less than it slows the rest
 DEAR = 10  # times more than any cover: the cost of leaving an expert out
 TALLEST = 1e5  # largest cost the solver sees: its tolerances are absolute
 ROOM = 1 << 61  # every integer of a proof stays below
+_OWN = threading.local()  # a session talks to one thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,9 +257,12 @@ def _two_of_three(members: NDArray[np.int16], triples: NDArray[np.int64], n_expe
     return sparse.csr_array((inside[members].sum(axis=1) >= 2).T.astype(float))
 
 
-@cache
 def shared_session() -> "Session":
-    """One solver worker for this process, kept warm from layer to layer; it ends with the process."""
+    """One solver worker for this thread, kept warm from layer to layer; it ends with the thread or the process."""
     from moeopt.solvers.door import Session
 
-    return Session("highs")
+    if not hasattr(_OWN, "session"):
+        _OWN.session = Session("highs")
+        weakref.finalize(threading.current_thread(), _OWN.session.close)
+    session: Session = _OWN.session
+    return session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,20 +48,27 @@ def outcome(result: mo.Result) -> list[object]:
     return [*own, result.certificate, *(outcome(layer) for layer in result.layers)]
 
 
-@pytest.mark.parametrize("method", [Swap(restarts=2, kicks=20), "blocks"], ids=str)
-def test_every_executor_gives_the_serial_answer(method: str | mo.Method) -> None:
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        (Swap(restarts=2, kicks=20), ThreadPoolExecutor),
+        (Swap(restarts=2, kicks=20), Processes),
+        ("blocks", ThreadPoolExecutor),
+        ("blocks", Processes),
+    ],
+    ids=str,
+)
+def test_every_executor_gives_the_serial_answer(
+    method: str | mo.Method, kind: Callable[[int], Executor]
+) -> None:
     serial = mo.solve(PROBLEM, method, stop=FREELY, seed=3)
     assert serial.placement is not None
     assert [layer.layer_id for layer in serial.layers] == [0, 1, 2]
-    made: list[Executor] = [ThreadPoolExecutor(2), Processes(2)]
-    for executor in made:
-        heard: list[mo.Result] = []
-        with executor:
-            parallel = mo.solve(
-                PROBLEM, method, stop=FREELY, seed=3, executor=executor, on_layer=heard.append
-            )
-        assert outcome(parallel) == outcome(serial)
-        assert sorted(result.layer_id or 0 for result in heard) == [0, 1, 2]
+    heard: list[mo.Result] = []
+    with kind(2) as executor:
+        parallel = mo.solve(PROBLEM, method, stop=FREELY, seed=3, executor=executor, on_layer=heard.append)
+    assert outcome(parallel) == outcome(serial)
+    assert sorted(result.layer_id or 0 for result in heard) == [0, 1, 2]
 
 
 def test_costs_are_those_of_the_whole_problem() -> None:
@@ -97,7 +104,7 @@ def test_layers_left_by_an_interrupt_get_a_placement(holds: bool) -> None:
 
 def test_a_method_that_does_not_treat_the_problem_is_refused_before_it_runs() -> None:
     copies = mo.Problem.from_trace(TRACE, mo.Cluster.of(gpus=4, slots=3), replicas=1)
-    with pytest.raises(ValueError, match="method blocks does not treat this problem: .*replicas are 1"):
+    with pytest.raises(ValueError, match=r"method blocks does not treat this problem: .*replicas are 1"):
         mo.solve(copies, "blocks")
 
 
@@ -112,7 +119,9 @@ def test_verify_takes_objects_documents_and_files(tmp_path: Path) -> None:
             verdict = mo.verify(given, trace)
             assert verdict.accepted, verdict.reason
             assert verdict.layers == tuple((layer, "optimal", "") for layer in range(3))
-    other = mo.Generator(layers=3, experts=8, top_k=2, tokens=300, requests=12, seed=9, group_size=3).generate()
+    other = mo.Generator(
+        layers=3, experts=8, top_k=2, tokens=300, requests=12, seed=9, group_size=3
+    ).generate()
     assert not mo.verify(proof, other).accepted
 
 

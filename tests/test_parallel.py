@@ -16,6 +16,12 @@ from moeopt.parallel import Processes, available_cores, processes, run
 GENEROUS = 60  # seconds; only a hang takes so long
 
 
+def tasks(
+    *given: tuple[Callable[..., Any], tuple[Any, ...]],
+) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+    return list(given)
+
+
 class Immediate(Executor):
     """Runs what is submitted at once, as an executor of another package might."""
 
@@ -83,11 +89,12 @@ def test_slow_first_tasks_do_not_change_the_order() -> None:
 def test_exceptions_reach_the_caller() -> None:
     for executor in (None, Immediate()):
         with pytest.raises(ValueError, match="broken rule"):
-            run(executor, [(abs, (1,)), (fail, ("broken rule",)), (abs, (2,))])
+            run(executor, tasks((abs, (1,)), (fail, ("broken rule",)), (abs, (2,))))
 
 
 def test_an_exception_withdraws_what_has_not_started() -> None:
-    gate, ran = threading.Event(), []
+    gate = threading.Event()
+    ran: list[int] = []
 
     def wait() -> int:
         assert gate.wait(GENEROUS)
@@ -95,7 +102,7 @@ def test_an_exception_withdraws_what_has_not_started() -> None:
 
     with ThreadPoolExecutor(1) as threads:
         with pytest.raises(ValueError, match="first"):
-            run(threads, [(fail, ("first",)), (wait, ()), (ran.append, (3,)), (ran.append, (4,))])
+            run(threads, tasks((fail, ("first",)), (wait, ()), (ran.append, (3,)), (ran.append, (4,))))
         gate.set()
     assert ran == []
 
@@ -103,7 +110,7 @@ def test_an_exception_withdraws_what_has_not_started() -> None:
 def test_an_exception_in_a_process_stops_the_clocks_of_the_others() -> None:
     with Processes(1) as spawned:
         with pytest.raises(ZeroDivisionError):
-            run(spawned, [(divmod, (1, 0)), (abs, (1,))])
+            run(spawned, tasks((divmod, (1, 0)), (abs, (1,))))
         assert spawned._asked.is_set()
 
 
@@ -117,8 +124,9 @@ def test_without_an_executor_tasks_run_here_one_after_the_other() -> None:
 
 def test_a_task_that_gave_up_ends_the_run() -> None:
     heard: list[int] = []
-    tasks = [(abs, (n,)) for n in range(4)]
-    answers = run(None, tasks, done=heard.append, gave_up=lambda answer: answer == 1)
+    answers = run(
+        None, [(abs, (n,)) for n in range(4)], done=heard.append, gave_up=lambda answer: answer == 1
+    )
     assert answers == ([0, 1, None, None], True)
     assert heard == [0, 1]
 
@@ -127,7 +135,7 @@ def test_an_interrupt_keeps_what_was_answered() -> None:
     def interrupt() -> int:
         raise KeyboardInterrupt
 
-    assert run(None, [(abs, (7,)), (interrupt, ()), (abs, (8,))]) == ([7, None, None], True)
+    assert run(None, tasks((abs, (7,)), (interrupt, ()), (abs, (8,)))) == ([7, None, None], True)
 
 
 def test_ctrl_c_withdraws_what_has_not_started_and_awaits_the_rest() -> None:
@@ -145,13 +153,13 @@ def test_ctrl_c_withdraws_what_has_not_started_and_awaits_the_rest() -> None:
                 time.sleep(0.01)
             return "finished"
 
-        assert run(threads, [(work, ()), (str, ()), (str, ())]) == (["finished", None, None], True)
+        assert run(threads, tasks((work, ()), (str, ()), (str, ()))) == (["finished", None, None], True)
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_another_thread_than_the_main_one_may_run_tasks() -> None:
     with ThreadPoolExecutor(1) as outer, ThreadPoolExecutor(2) as inner:
-        assert outer.submit(run, inner, [(abs, (-1,)), (abs, (-2,))]).result() == ([1, 2], False)
+        assert outer.submit(run, inner, tasks((abs, (-1,)), (abs, (-2,)))).result() == ([1, 2], False)
 
 
 def test_one_worker_is_no_executor_and_none_is_refused() -> None:

@@ -101,7 +101,11 @@ def test_a_missing_document_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("document", "words"),
-    [({}, "'n' is missing"), ({"n": "1"}, "must be int, found '1'"), ({"n": True}, "must be int, found True")],
+    [
+        ({}, "'n' is missing"),
+        ({"n": "1"}, "must be int, found '1'"),
+        ({"n": True}, "must be int, found True"),
+    ],
 )
 def test_a_field_has_its_type(document: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -1,0 +1,72 @@
+"""The default proves where it can, searches where it cannot, and says which and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+
+from moeopt.auto import Auto
+from moeopt.cluster import Cluster
+from moeopt.heuristics.linear import Linear
+from moeopt.problem import Problem
+from moeopt.relaxations.counting import counting_proof
+from moeopt.stop import Stop
+from moeopt.testing import brute_force
+from moeopt.trace import Trace
+from moeopt_formulations.blocks import Blocks
+from tests.problem_strategies import problems
+
+FREELY = Stop(seconds=None)
+FEW = Stop(seconds=None, candidates=20)
+RNG = np.random.default_rng(0)
+TRACE = Trace(np.array([[RNG.permutation(8)[:3]] for _ in range(60)]), 8)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(problem=problems(most_experts=6))
+def test_where_blocks_applies_the_answer_is_proved(problem: Problem) -> None:
+    if Blocks().supports(problem):
+        return
+    least, _ = brute_force(problem)
+    result = Auto().solve(problem, stop=FREELY, seed=0)
+    if least is None:
+        assert result.status == "infeasible-claimed"
+        return
+    assert (result.status, result.cost, result.bound) == ("certified-optimal", least, least)
+    assert result.message == "swap search, then proof by blocks"
+    assert result.method == repr(Auto())
+
+
+def test_replicas_are_searched_and_bounded_by_counting() -> None:
+    problem = Problem.from_trace(TRACE, Cluster.of(gpus=4, slots=3), replicas=4)
+    result = Auto().solve(problem, stop=FEW, seed=0)
+    assert result.status == "certified-gap"
+    assert result.bound == counting_proof(problem, cost=None).bound == 0
+    assert result.message == "replicate search with the counting bound; replicas are placed by search"
+    assert result.placement is not None
+    assert problem.violation(result.placement) == ""
+
+
+def test_without_an_exact_route_it_says_why() -> None:
+    problem = Problem.from_trace(TRACE, Cluster(2, 2, 2, node_cost=5))
+    result = Auto().solve(problem, stop=FEW, seed=0)
+    assert result.status == "certified-gap"
+    assert (
+        result.message == f"swap search with the counting bound; no exact route: {Blocks().supports(problem)}"
+    )
+    cut = Auto().solve(replace(problem, objective="cut"), stop=FEW, seed=0)
+    assert (cut.status, cut.bound) == ("feasible", None)
+    assert cut.message.startswith("swap; no exact route: ")
+
+
+def test_a_start_is_used() -> None:
+    plain = Problem.from_trace(TRACE, Cluster.of(gpus=4, slots=2))
+    best = Auto().solve(plain, stop=FREELY, seed=0)
+    assert Auto().solve(plain, stop=FREELY, seed=1, start=best.placement).cost == best.cost
+    dear = Problem.from_trace(TRACE, Cluster(2, 2, 2, node_cost=5))
+    least, placement = brute_force(dear)
+    one = Stop(seconds=None, candidates=1)
+    assert Auto().solve(dear, stop=one, seed=0, start=placement).cost == least
+    assert Linear().solve(dear, stop=one, seed=0).cost != least
