@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-import benchmarks.layouts  # noqa: F401 - registers its experiment
+import benchmarks.layouts
+import benchmarks.sizes  # noqa: F401 - both register their experiments
 from benchmarks.cases import CASES
 from benchmarks.report import README, update
 from benchmarks.run import RESULTS, Row, Store, perform_all

@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.cases import NULL
 from benchmarks.run import Row, Store
-from benchmarks.suite import CORES, FORMULATIONS, FRACTION, METHODS, trouble
+from benchmarks.sizes import FORMULATIONS
+from benchmarks.suite import CORES, FRACTION, METHODS, trouble
 
 README = Path(__file__).parent.parent / "README.md"
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)

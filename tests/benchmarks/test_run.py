@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks.cases import Absent, case
 from benchmarks.run import Key, Row, Store, Task, judge, machine, perform, perform_all, versions
-from benchmarks.suite import EXPERIMENTS, paired, trouble
+from benchmarks.sizes import paired
+from benchmarks.suite import EXPERIMENTS, trouble
 from moeopt.api import solve
 from moeopt.heuristics.swap import pair_sets
 from moeopt.problem import Problem
