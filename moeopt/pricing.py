@@ -263,6 +263,7 @@ def shared_session() -> "Session":
 
     if not hasattr(_OWN, "session"):
         _OWN.session = Session("highs")
-        weakref.finalize(threading.current_thread(), _OWN.session.close)
+        ending = weakref.finalize(threading.current_thread(), _OWN.session.close)
+        ending.atexit = False  # with the process its pipes close, and the worker goes
     session: Session = _OWN.session
     return session
