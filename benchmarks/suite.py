@@ -142,7 +142,7 @@ def compare_held_out(one: Case, key: Key) -> list[Row]:
     """A row a method, by `moeopt.compare`; every layer's result is judged again before a row counts as certified."""
     recorded = one.trace()
     problem = one.problem(recorded)
-    # Swap search takes an hour on the nulls, whose sets are nearly all distinct; the optimum says more.
+    # Swap search is slow on the nulls, whose sets are nearly all distinct; the optimum says more.
     names = [name for name in METHODS if name != "swap" or not one.name.startswith(NULL)]
     methods: list[str | Method] = [registry.named_method(name) for name in names]
     results: list[Result] = []
