@@ -28,7 +28,7 @@ SMOKE = Stop(seconds=3, candidates=3)
 MINUTE = Stop(seconds=60)
 HELD_OUT = Stop(seconds=10)
 FRACTION, SEEDS = 0.2, range(10)
-METHODS = ("linear", "random", "balance", "swap-cut", "swap", "blocks")
+METHODS = ("linear", "random", "lpt", "swap-cut", "swap", "blocks")
 
 
 @dataclass(frozen=True)

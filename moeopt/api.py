@@ -34,7 +34,7 @@ def solve(
 
     `stop` (default 60 seconds a layer) limits each layer; `executor` runs the layers in parallel, without one they run
     here in turn; `on_layer` is called with each layer's result as it arrives. After Ctrl-C the layers that have no
-    placement yet get that of balance, and the status is "interrupted". Raises ValueError when the method does not treat
+    placement yet get that of lpt, and the status is "interrupted". Raises ValueError when the method does not treat
     the problem.
     """
     chosen = registry.named_method(method) if isinstance(method, str) else method
@@ -92,10 +92,10 @@ def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start:
 
 def _unsolved(method: Method, problem: Problem, seed: int) -> Result:
     """A layer that the user's interrupt left without a placement."""
-    from moeopt.heuristics.balance import Balance
+    from moeopt.heuristics.lpt import Lpt
 
-    stand_in = Balance().solve(problem, stop=Stop(), seed=seed)
-    message = "interrupted before anything was found: placed by balance"
+    stand_in = Lpt().solve(problem, stop=Stop(), seed=seed)
+    message = "interrupted before anything was found: placed by lpt"
     return replace(stand_in, status="interrupted", method=repr(method), message=message)
 
 

@@ -107,6 +107,8 @@ def _inapplicable(problem: Problem) -> str:
     cluster = problem.cluster
     if problem.replicas:
         return f"block prices bound placements without replicas, the budget is {problem.replicas}"
+    if problem.risk is not None:
+        return "block prices bound the mean over families, the problem asks for the worst of them"
     if not cluster.equal:
         return "block prices bound placements on GPUs with equal slots"
     if cluster.nodes > 1 and cluster.gpus_per_node > 1 and cluster.node_cost:

@@ -139,7 +139,7 @@ def compare(
     objective: flags.Objective = "fan-out",
     gpu_cost: flags.GpuCost = 1,
     node_cost: flags.NodeCost = 0,
-    methods: flags.Methods = "linear,random,balance,swap,auto",
+    methods: flags.Methods = "linear,random,lpt,swap,auto",
     seeds: flags.Seeds = 1,
     held_out: flags.HeldOut = 0.0,
     null: flags.Null = False,

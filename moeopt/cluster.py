@@ -25,6 +25,7 @@ class Cluster:
     | slots | experts of one layer that a GPU can hold: one number, or one per GPU |
     | gpu_cost | cost of each further GPU a token touches, a whole number |
     | node_cost | cost of each further node a token touches, a whole number |
+    | speeds | relative speed of each GPU, whole numbers: shares of the load that a tolerance allows |
 
     Costs are whole numbers so that every objective is an exact integer; scale both for other ratios.
     """
@@ -34,6 +35,7 @@ class Cluster:
     slots: int | tuple[int, ...] = 1
     gpu_cost: int = 1
     node_cost: int = 0
+    speeds: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("gpus_per_node", 1), ("gpu_cost", 0), ("node_cost", 0)):
@@ -47,20 +49,24 @@ class Cluster:
             )
         if self.gpus > MOST_GPUS:
             raise ValueError(f"nodes x gpus_per_node must be at most {MOST_GPUS}, found {self.gpus}")
-        if isinstance(self.slots, int | np.integer):
-            _at_least("slots", self.slots, 1)
-            object.__setattr__(self, "slots", int(self.slots))
-        elif not isinstance(self.slots, Sequence | np.ndarray):
-            raise ValueError(f"slots must be one whole number or one for each GPU, found {self.slots!r}")
-        else:
-            slots = tuple(self.slots)
-            if len(slots) != self.gpus:
-                raise ValueError(f"slots must be one number or {self.gpus} numbers, found {len(slots)}")
-            for gpu, value in enumerate(slots):
-                _at_least(f"slots of GPU {gpu}", value, 0)
-            # Equal slots have one spelling, so that equal clusters compare equal.
-            slots = tuple(int(value) for value in slots)
-            object.__setattr__(self, "slots", slots[0] if len(set(slots)) == 1 and slots[0] > 0 else slots)
+        object.__setattr__(self, "slots", self._of_gpus("slots", self.slots, 0))
+        speeds = self._of_gpus("speeds", self.speeds, 1)
+        object.__setattr__(self, "speeds", 1 if isinstance(speeds, int) else speeds)
+
+    def _of_gpus(self, name: str, value: object, least: int) -> int | tuple[int, ...]:
+        """One positive number, or one for each GPU; equal numbers have one spelling, so that equal clusters are equal."""
+        if isinstance(value, int | np.integer):
+            _at_least(name, value, 1)
+            return int(value)
+        if not isinstance(value, Sequence | np.ndarray):
+            raise ValueError(f"{name} must be one whole number or one for each GPU, found {value!r}")
+        numbers = tuple(value)
+        if len(numbers) != self.gpus:
+            raise ValueError(f"{name} must be one number or {self.gpus} numbers, found {len(numbers)}")
+        for gpu, number in enumerate(numbers):
+            _at_least(f"{name} of GPU {gpu}", number, least)
+        numbers = tuple(int(number) for number in numbers)
+        return numbers[0] if len(set(numbers)) == 1 and numbers[0] > 0 else numbers
 
     @classmethod
     def of(cls, *, gpus: int, nodes: int = 1, slots: int, gpu_cost: int = 1, node_cost: int = 0) -> Self:
@@ -70,6 +76,19 @@ class Cluster:
         if gpus % nodes:
             raise ValueError(f"gpus must be divisible by nodes, found {gpus} GPUs on {nodes} nodes")
         return cls(nodes, gpus // nodes, slots, gpu_cost, node_cost)
+
+    @classmethod
+    def from_memory(
+        cls, model: Any, *, gpus: int, nodes: int = 1, gpu_cost: int = 1, node_cost: int = 0, **memory: Any
+    ) -> Self:
+        """With the slots that memory leaves; `model` and `memory` as for `moeopt.memory.Capacity.of`, which explains.
+
+        Cluster.from_memory("deepseek-v3", gpus=32, nodes=4, gpu_memory_gib=80, kv_cache_gib=20, precision="fp8")
+        """
+        from moeopt.memory import Capacity
+
+        slots = Capacity.of(model, gpus=gpus, **memory).slots
+        return cls.of(gpus=gpus, nodes=nodes, slots=slots, gpu_cost=gpu_cost, node_cost=node_cost)
 
     @property
     def gpus(self) -> int:
@@ -85,21 +104,27 @@ class Cluster:
         """int64 [gpus]."""
         return np.arange(self.gpus) // self.gpus_per_node
 
+    @cached_property
+    def speeds_of(self) -> NDArray[np.int64]:
+        """int64 [gpus]."""
+        return np.broadcast_to(np.asarray(self.speeds, np.int64), (self.gpus,)).copy()
+
     @property
     def equal(self) -> bool:
-        """Whether all GPUs offer the same slots."""
-        return isinstance(self.slots, int)
+        """Whether all GPUs offer the same slots and run at the same speed."""
+        return isinstance(self.slots, int) and isinstance(self.speeds, int)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, JSON-ready."""
         slots = self.slots if isinstance(self.slots, int) else list(self.slots)
-        return {
+        document = {
             "nodes": self.nodes,
             "gpus_per_node": self.gpus_per_node,
             "slots": slots,
             "gpu_cost": self.gpu_cost,
             "node_cost": self.node_cost,
         }
+        return document if isinstance(self.speeds, int) else {**document, "speeds": list(self.speeds)}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Self:
@@ -109,7 +134,8 @@ class Cluster:
             name: storage.field(document, name, kind=int)
             for name in ("nodes", "gpus_per_node", "gpu_cost", "node_cost")
         }
-        return cls(slots=slots if isinstance(slots, int) else tuple(slots), **numbers)
+        speeds = tuple(storage.field(document, "speeds", kind=list)) if "speeds" in document else 1
+        return cls(slots=slots if isinstance(slots, int) else tuple(slots), speeds=speeds, **numbers)
 
 
 def _at_least(name: str, value: object, least: int) -> None:

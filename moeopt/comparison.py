@@ -171,11 +171,11 @@ def compare(
             if result.status == "interrupted":
                 raise KeyboardInterrupt  # half a comparison compares nothing
             results.append(result)
-        rows += judged(seen, chosen, results=results, held_out=rest)
+        rows += rows_of(seen, chosen, results=results, held_out=rest)
     return rows
 
 
-def judged(
+def rows_of(
     problem: Problem, methods: Sequence[Method], *, results: Sequence[Result], held_out: Trace | None = None
 ) -> list[Row]:
     """A row for each method's result on the same problem, shares by the best verified bound of all of them."""

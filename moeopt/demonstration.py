@@ -7,7 +7,7 @@ from typing import Any
 
 from moeopt import api, registry, storage, tables
 from moeopt.cluster import Cluster
-from moeopt.comparison import judged, mean_fan_out
+from moeopt.comparison import mean_fan_out, rows_of
 from moeopt.options import worker_count
 from moeopt.parallel import processes
 from moeopt.problem import Problem
@@ -16,7 +16,7 @@ from moeopt.samples import sample
 from moeopt.stop import Stop
 from moeopt.summary import summarise
 
-METHODS = ("linear", "random", "balance", "swap", "blocks")
+METHODS = ("linear", "random", "lpt", "swap", "blocks")
 Follow = Callable[[str, int], Callable[[], None]]
 
 
@@ -43,7 +43,7 @@ def demonstrate(
             )
             if results[-1].status == "interrupted":
                 raise KeyboardInterrupt
-    rows, result = judged(problem, methods, results=results), results[-1]
+    rows, result = rows_of(problem, methods, results=results), results[-1]
     if result.placement is None or result.certificate is None:
         raise RuntimeError(f"the packaged sample was not proved: {result.status}, {result.message}")
     paths = {name: folder / file for name, file in _FILES.items()}

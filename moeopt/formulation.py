@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.placement import Placement
 from moeopt.problem import Problem
 
 if TYPE_CHECKING:
@@ -24,29 +23,32 @@ __all__ = [
     "Provable",
     "Separable",
     "Tabulated",
+    "unsupported_extras",
     "unsupported_objective",
 ]
 
 
 @runtime_checkable
 class Formulation(Protocol):
-    """A mixed-integer statement of the problem of one layer.
+    """A mixed-integer statement of a problem that judges its own answers (`moeopt.judged.Judged`).
 
-    It knows no limit, option or solver and prints nothing. `build` repeats the class docstring line for line.
-    `moeopt.testing.check_formulation` holds it, and every optional part it has, to brute force.
+    Of `moeopt.problem.Problem`, placements of experts, it states one layer; an answer is a Placement, or a Plan where
+    the dispatch is part of it. It knows no limit, option or solver and prints nothing. `build` repeats the class
+    docstring line for line. `moeopt.testing.check_formulation` holds it, and every optional part it has, to brute
+    force. With whole costs, rows and bounds its bounds can be certified.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
 
-    def supports(self, problem: Problem) -> str:
+    def supports(self, problem: Any) -> str:
         """Why the formulation does not state `problem`, and what to do instead; empty when it does."""
 
-    def build(self, problem: Problem) -> Any:
-        """A Pyomo ConcreteModel whose minimum is the least cost of a placement."""
+    def build(self, problem: Any) -> Any:
+        """A Pyomo ConcreteModel whose minimum is the least cost of an answer."""
 
-    def read(self, model: Any) -> Placement:
-        """The placement that the values of a model built here stand for."""
+    def read(self, model: Any) -> Any:
+        """The answer that the values of a model built here stand for."""
 
 
 @runtime_checkable
@@ -56,14 +58,17 @@ class Tabulated(Formulation, Protocol):
     The matrix together with the rows of `Separable.lazy` equals the Pyomo statement, column names included.
     """
 
-    def matrix(self, problem: Problem) -> Matrix:
+    def matrix(self, problem: Any) -> Matrix:
         """The standard form, without rows that `separate` finds on demand."""
 
-    def values(self, problem: Problem, placement: Placement) -> NDArray[np.float64]:
-        """float [columns]: a placement without copies as a point of the matrix; admissible or not."""
+    def costs(self, problem: Any) -> tuple[NDArray[np.int64], int]:
+        """int64 [columns] and the constant: the objective in exact integers."""
 
-    def placement(self, problem: Problem, x: NDArray[np.float64]) -> Placement | None:
-        """The placement that a point, whole up to rounding, stands for; None when it stands for none."""
+    def values(self, problem: Any, answer: Any) -> NDArray[np.float64]:
+        """float [columns]: an answer as a point of the matrix, relabelled where equal GPUs are told apart."""
+
+    def placement(self, problem: Any, x: NDArray[np.float64]) -> Any:
+        """The answer that a point, whole up to rounding, stands for; None when it stands for none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,19 +92,16 @@ class LazyRows:
 class Separable(Tabulated, Protocol):
     """A formulation with more rows than one wants to list."""
 
-    def separate(self, problem: Problem, point: NDArray[np.float64]) -> LazyRows:
+    def separate(self, problem: Any, point: NDArray[np.float64]) -> LazyRows:
         """The most broken lazy rows at a point, most broken first; empty only when every lazy row holds."""
 
-    def lazy(self, problem: Problem) -> LazyRows:
+    def lazy(self, problem: Any) -> LazyRows:
         """Every lazy row: for tests at small sizes."""
 
 
 @runtime_checkable
 class Provable(Tabulated, Protocol):
-    """A formulation whose row multipliers an independent checker knows how to verify."""
-
-    def costs(self, problem: Problem) -> tuple[NDArray[np.int64], int]:
-        """int64 [columns] and the constant: the objective in exact integers."""
+    """A formulation whose row multipliers a checker of its own verifies, from a statement of its own."""
 
     def proof(
         self, problem: Problem, *, multipliers: Sequence[int], keys: NDArray[np.int32]
@@ -125,4 +127,21 @@ def unsupported_objective(problem: Problem) -> str:
         return (
             f'states the cut, not {problem.objective}: use objective="cut", or "blocks" for the exact fan-out'
         )
+    return ""
+
+
+def unsupported_extras(
+    problem: object, *, replicas: bool = False, tail: bool = False, moves: bool = False
+) -> str:
+    """Why a formulation of placements does not state `problem`, given the extras that it states; else empty."""
+    if not isinstance(problem, Problem):
+        return f"states placements of experts (moeopt.Problem), found {type(problem).__name__}"
+    if len(problem.workload.layers) != 1:
+        return f"states one layer, found {len(problem.workload.layers)}"
+    if problem.replicas and not replicas:
+        return f'states one copy of each expert, replicas are {problem.replicas}: use "covers" or "replicated"'
+    if problem.risk is not None and not tail:
+        return f'states the mean over families, the tail is {problem.tail}: use "families"'
+    if problem.max_moves is not None and not moves:
+        return f'counts no moves from an incumbent, max_moves is {problem.max_moves}: use "migration"'
     return ""

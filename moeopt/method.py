@@ -9,9 +9,10 @@ import numpy as np
 
 from moeopt.dispatch import Plan
 from moeopt.placement import Placement
-from moeopt.problem import Problem, rounded_up
+from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
 from moeopt.stop import Clock, Stop
+from moeopt.tolerance import rounded_up
 
 
 class Method(ABC):
@@ -89,10 +90,11 @@ class Incumbent:
 
     def _note_load(self, plan: Plan) -> None:
         problem = self.problem
-        if problem.load_cap is None or replace(problem, load_tolerance=None).violation(plan):
+        if problem.load_caps is None or replace(problem, load_tolerance=None).violation(plan):
             return
-        loads = plan.dispatches[0].gpu_loads(problem.cluster.gpus)
-        reached = rounded_up(Fraction(int(loads.max()) * problem.cluster.gpus, problem.load_total) - 1)
+        loads, speeds = plan.dispatches[0].gpu_loads(problem.cluster.gpus), problem.cluster.speeds_of
+        shares = (Fraction(int(load), int(speed)) for load, speed in zip(loads, speeds, strict=True))
+        reached = rounded_up(max(shares) * int(speeds.sum()) / problem.load_total - 1)
         self._lightest = reached if self._lightest is None else min(self._lightest, reached)
 
     def result(self, method: Method, *, seed: int, status: Status) -> Result:

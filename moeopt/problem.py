@@ -1,7 +1,10 @@
 """One placement problem: traffic, cluster, budgets, objective. Its `cost` is the only judge."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Self
@@ -9,17 +12,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt import storage
+from moeopt import admission, rules, storage
 from moeopt.cluster import Cluster
 from moeopt.dispatch import Plan, cover_plan, touched
 from moeopt.placement import Placement
+from moeopt.risk import Risk, tail_share
+from moeopt.tolerance import exact_tolerance, gpu_caps
 from moeopt.trace import Trace
 from moeopt.weights import family_multipliers
 from moeopt.workload import ExpertSets, Workload
 
 FORMAT = "moeopt-problem"
 OBJECTIVES = ("fan-out", "cut")
-LOOSEST = 1_000_000  # load tolerance; with G GPUs G - 1 allows everything
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +37,12 @@ class Problem:
     | replicas | copies beyond the first, per layer at most |
     | family_weights | share of the objective by family name; None: every token counts the same |
     | objective | "fan-out" (GPUs and nodes touched, exact) or "cut" (pairs separated; partitions only) |
-    | load_tolerance | each GPU serves at most (1 + tolerance) x mean of the recorded traffic; None: free |
+    | load_tolerance | each GPU serves at most (1 + tolerance) x its share, by speed, of the recorded traffic; None: free |
+    | tail | each layer counts the mean over the worst share `tail` of the families; 0: the worst; None: the mean of all |
+    | incumbent | placement to change; None: none |
+    | max_moves | copies of a layer that may sit where the incumbent has none; None: any number |
 
-    The objective is an integer: a set of experts weighs sum_f counts[f] * multipliers[f].
+    The objective is an integer: a set of experts weighs sum_f counts[f] * multipliers[f]; with a tail see `risk`.
     Raises ValueError for what arithmetic alone rules out.
     """
 
@@ -45,6 +52,9 @@ class Problem:
     family_weights: Mapping[str, float] | None = None
     objective: str = "fan-out"
     load_tolerance: Fraction | float | str | None = None
+    tail: Fraction | float | str | None = None
+    incumbent: Placement | None = None
+    max_moves: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.replicas, bool) or not isinstance(self.replicas, int) or self.replicas < 0:
@@ -53,55 +63,11 @@ class Problem:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, found {self.objective!r}")
         if self.objective == "cut" and self.replicas:
             raise ValueError(f"the cut is defined for partitions: replicas must be 0, found {self.replicas}")
-        object.__setattr__(self, "load_tolerance", _tolerance(self.load_tolerance))
+        object.__setattr__(self, "load_tolerance", exact_tolerance(self.load_tolerance))
+        object.__setattr__(self, "tail", tail_share(self.tail))
         if self.family_weights is not None:
             object.__setattr__(self, "family_weights", dict(self.family_weights))
-        self._check_slots()
-        self._check_magnitude()
-        self._check_loads()
-
-    def _check_slots(self) -> None:
-        experts, slots = self.workload.n_experts, np.minimum(self.cluster.slots_of, self.workload.n_experts)
-        if slots.sum() < experts:
-            raise ValueError(
-                f"too few slots: {self.cluster.gpus} GPUs offer {int(slots.sum())} slots a layer "
-                f"for {experts} experts"
-            )
-        if experts + self.replicas > slots.sum():
-            raise ValueError(
-                f"replicas {self.replicas} cannot be placed: {experts} experts leave "
-                f"{int(slots.sum()) - experts} of {int(slots.sum())} slots free"
-            )
-
-    def _check_magnitude(self) -> None:
-        # Pairs of one token bound both objectives; 2^60 leaves room for sums of prices in 64 bits.
-        k = self.workload.top_k
-        unit = self.cluster.gpu_cost + self.cluster.node_cost
-        if self.total_weight * unit * max(k * (k - 1) // 2, 1) >= 1 << 60:
-            raise ValueError(
-                f"objective too large for exact 64-bit arithmetic: weight {self.total_weight}, cost unit {unit}"
-            )
-
-    def _check_loads(self) -> None:
-        cap = self.load_cap
-        if cap is None:
-            return
-        gpus, total = self.cluster.gpus, self.load_total
-        if cap * gpus < total:
-            least = Fraction(-(-total // gpus) * gpus, total) - 1
-            raise ValueError(
-                f"load tolerance {float(self.load_tolerance or 0):g} cannot be met: {gpus} GPUs may serve {cap} "
-                f"activations each, there are {total}; at least {rounded_up(least)} is needed"
-            )
-        copies = 1 if self.replicas == 0 else min(self.replicas + 1, self.cluster.gpus)
-        for layer, sets in zip(self.workload.layer_ids, self.workload.layers, strict=True):
-            expert = int(sets.load.argmax())
-            if (load := int(sets.load[expert])) > cap * copies:
-                least = Fraction(load * self.cluster.gpus, copies * self.load_total) - 1
-                raise ValueError(
-                    f"load tolerance {float(self.load_tolerance or 0):g} cannot be met: layer {layer}, expert {expert} "
-                    f"alone serves {load} activations, a GPU may serve {cap}; at least {rounded_up(least)} is needed"
-                )
+        admission.check(self)
 
     @classmethod
     def from_trace(
@@ -113,18 +79,54 @@ class Problem:
         family_weights: Mapping[str, float] | None = None,
         objective: str = "fan-out",
         load_tolerance: Fraction | float | str | None = None,
+        tail: Fraction | float | str | None = None,
+        incumbent: Placement | None = None,
+        max_moves: int | None = None,
     ) -> Self:
         """The problem of a whole trace."""
-        return cls(Workload.from_trace(trace), cluster, replicas, family_weights, objective, load_tolerance)
+        return cls(
+            Workload.from_trace(trace),
+            cluster,
+            replicas,
+            family_weights,
+            objective,
+            load_tolerance,
+            tail,
+            incumbent,
+            max_moves,
+        )
 
     @cached_property
     def multipliers(self) -> NDArray[np.int64]:
-        """int64 [families]: objective weight of one token of each family."""
+        """int64 [families]: objective weight of one token of each family; with a tail, of the mean over all."""
         return family_multipliers(self.workload.families, self.workload.tokens, weights=self.family_weights)
+
+    @cached_property
+    def risk(self) -> Risk | None:
+        """How the costs of the families make the objective; None without a tail."""
+        if self.tail is None:
+            return None
+        families, tokens = self.workload.families, self.workload.tokens
+        return Risk.of(families, tokens, weights=self.family_weights, tail=Fraction(self.tail))
+
+    @property
+    def family_units(self) -> NDArray[np.int64]:
+        """int64 [families]: weight of one token of each family in the unit that a tail compares them in."""
+        if self.risk is None:
+            raise ValueError("families are compared with a tail only: the problem has none")
+        return np.array(self.risk.units, np.int64)
+
+    def mixed(self, mixture: Sequence[int]) -> "Problem":
+        """Without the tail, family f weighing mixture[f] * family_units[f]: its optimum bounds this one from below."""
+        weights = tuple((np.asarray(mixture, np.int64) * self.family_units).tolist())
+        own = {field.name: getattr(self, field.name) for field in fields_of(Problem)}
+        return Mixed(**{**own, "tail": None, "family_weights": None}, mixture=weights)
 
     @cached_property
     def total_weight(self) -> int:
         """Objective weight of all tokens: the cost of one further GPU for everybody is this times gpu_cost."""
+        if self.risk is not None:
+            return self.risk.worst((self.family_units * self.workload.tokens).tolist())
         return sum(int(q) * int(t) for q, t in zip(self.multipliers, self.workload.tokens, strict=True))
 
     @property
@@ -133,11 +135,20 @@ class Problem:
         return int(self.workload.tokens.sum()) * self.workload.top_k
 
     @cached_property
-    def load_cap(self) -> int | None:
-        """Largest load of a GPU that the tolerance allows, in activations; None without a tolerance."""
+    def load_caps(self) -> NDArray[np.int64] | None:
+        """int64 [gpus]: largest load that the tolerance allows, in activations; None without a tolerance."""
         if self.load_tolerance is None:
             return None
-        return int((1 + Fraction(self.load_tolerance)) * Fraction(self.load_total, self.cluster.gpus))
+        return gpu_caps(self.load_total, Fraction(self.load_tolerance), speeds=self.cluster.speeds_of)
+
+    @property
+    def load_cap(self) -> int | None:
+        """The cap of every GPU, where all run at the same speed; None without a tolerance."""
+        if self.load_caps is None:
+            return None
+        if not isinstance(self.cluster.speeds, int):
+            raise ValueError(f"GPUs of unequal speed have no common cap: speeds are {self.cluster.speeds}")
+        return int(self.load_caps[0])
 
     def set_weights(self, sets: ExpertSets) -> NDArray[np.int64]:
         """int64 [sets]: objective weight of each expert set."""
@@ -145,7 +156,8 @@ class Problem:
 
     def layer(self, index: int) -> Self:
         """The problem of one layer, by position."""
-        return replace(self, workload=self.workload.layer(index))
+        incumbent = None if self.incumbent is None else self.incumbent.layer(index)
+        return replace(self, workload=self.workload.layer(index), incumbent=incumbent)
 
     def partition(self, gpu_of: NDArray[Any]) -> Placement:
         """The placement of one copy each: `gpu_of` int [experts] for a problem of one layer, [layers, experts] else."""
@@ -155,16 +167,17 @@ class Problem:
 
     def plan(self, placement: Placement) -> Plan:
         """A dispatch of the workload: the cheapest without a load tolerance, the guarded one with it."""
-        self._check_shape(placement)
+        rules.check_shape(self, placement)
         plan = cover_plan(
             placement, self.workload, gpu_cost=self.cluster.gpu_cost, node_cost=self.cluster.node_cost
         )
-        if self.load_cap is None or placement.is_partition:
+        cap = None if placement.is_partition else self.load_cap
+        if cap is None:
             return plan
         from moeopt.guard import guarded_plan
 
         return guarded_plan(
-            plan, self.workload, cluster=self.cluster, weights=self.multipliers, cap=self.load_cap
+            plan, self.workload, cluster=self.cluster, weights=self.multipliers, cap=cap
         )
 
     def cost(self, candidate: Placement | Plan) -> int:
@@ -174,7 +187,7 @@ class Problem:
     def layer_costs(self, candidate: Placement | Plan) -> list[int]:
         """Exact objective of each layer."""
         placement = candidate.placement if isinstance(candidate, Plan) else candidate
-        self._check_shape(placement)
+        rules.check_shape(self, placement)
         if self.objective == "cut":
             if not placement.is_partition:
                 raise ValueError("the cut is defined for partitions: the placement has copies")
@@ -187,48 +200,45 @@ class Problem:
                 raise ValueError(f"layer {self.workload.layer_ids[len(costs)]}: {broken}")
             further = self.cluster.gpu_cost * (touched(part.gpus) - 1)
             further += self.cluster.node_cost * (touched(self.cluster.node_of[part.gpus]) - 1)
-            costs.append(int(further @ (part.tokens @ self.multipliers)))
+            costs.append(self._together(further @ part.tokens))
         return costs
 
+    def _together(self, costs: NDArray[np.int64]) -> int:
+        """The objective of a layer, given the cost of each family by token count."""
+        if self.risk is None:
+            return int(costs @ self.multipliers)
+        return self.risk.worst((costs * self.family_units).tolist())
+
     def _cut(self, sets: ExpertSets, gpu_of: NDArray[np.int32]) -> int:
-        affinity = np.triu(sets.affinity(self.set_weights(sets)))
         node_of = self.cluster.node_of[gpu_of]
         apart = self.cluster.gpu_cost * (gpu_of[:, None] != gpu_of).astype(np.int64)
         apart += self.cluster.node_cost * (node_of[:, None] != node_of).astype(np.int64)
-        return int((affinity * apart).sum())
+        if self.risk is None:
+            return int((np.triu(sets.affinity(self.set_weights(sets))) * apart).sum())
+        costs = [int((np.triu(sets.affinity(counts)) * apart).sum()) for counts in sets.counts.T]
+        return self._together(np.array(costs))
+
+    def moves(self, placement: Placement) -> list[int]:
+        """Copies of each layer that sit where the incumbent has none."""
+        if self.incumbent is None:
+            raise ValueError("moves are counted from an incumbent: the problem has none")
+        return (placement.hosts & ~self.incumbent.hosts).sum(axis=(1, 2)).tolist()  # type: ignore[no-any-return]
 
     def violation(self, candidate: Placement | Plan) -> str:
         """The first rule that the placement or plan breaks, with its numbers; empty when it breaks none."""
-        placement = candidate.placement if isinstance(candidate, Plan) else candidate
-        self._check_shape(placement)
-        held, slots = placement.hosts.sum(axis=1), self.cluster.slots_of
-        for layer, gpu in np.argwhere(held > slots)[:1]:
-            name = self.workload.layer_ids[layer]
-            return f"layer {name}: GPU {gpu} holds {held[layer, gpu]} experts, slots are {slots[gpu]}"
-        copies = placement.hosts.sum(axis=(1, 2)) - placement.n_experts
-        for layer in np.flatnonzero(copies > self.replicas)[:1]:
-            return f"layer {self.workload.layer_ids[layer]}: {copies[layer]} replicas, the budget is {self.replicas}"
-        plan = candidate if isinstance(candidate, Plan) else self.plan(candidate)
-        for index, (sets, part) in enumerate(zip(self.workload.layers, plan.dispatches, strict=True)):
-            if broken := part.violation(sets, placement.hosts[index]):
-                return f"layer {self.workload.layer_ids[index]}: {broken}"
-            loads = part.gpu_loads(self.cluster.gpus)
-            if self.load_cap is not None and loads.max() > self.load_cap:
-                return (
-                    f"layer {self.workload.layer_ids[index]}: GPU {int(loads.argmax())} serves {loads.max()} "
-                    f"activations, load tolerance {float(self.load_tolerance or 0):g} allows {self.load_cap}"
-                )
-        return ""
+        return rules.violation_of(self, candidate)
 
-    def _check_shape(self, placement: Placement) -> None:
-        for name, found, wanted in (
-            ("layers", placement.layer_ids, self.workload.layer_ids),
-            ("experts", placement.n_experts, self.workload.n_experts),
-            ("GPUs", placement.gpus, self.cluster.gpus),
-            ("nodes", placement.nodes, self.cluster.nodes),
-        ):
-            if found != wanted:
-                raise ValueError(f"placement and problem differ in {name}: {found} and {wanted}")
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of traffic, cluster, budgets and objective."""
+        text = json.dumps(self.fields(), sort_keys=True, default=storage.plain)
+        return hashlib.sha256(f"{self.workload.digest} {text}".encode()).hexdigest()
+
+    def candidates(self) -> Iterator[Placement | Plan]:
+        """Every placement of one tiny layer, and its best dispatch where that is a choice under a tolerance."""
+        from moeopt.brute import every_candidate
+
+        return every_candidate(self)
 
     def fields(self) -> dict[str, Any]:
         """Everything but the traffic, JSON-ready: what a certificate carries."""
@@ -238,6 +248,9 @@ class Problem:
             "family_weights": None if self.family_weights is None else dict(self.family_weights),
             "objective": self.objective,
             "load_tolerance": None if self.load_tolerance is None else str(self.load_tolerance),
+            **({} if self.tail is None else {"tail": str(self.tail)}),
+            **({} if self.incumbent is None else {"incumbent": self.incumbent.to_dict()}),
+            **({} if self.max_moves is None else {"max_moves": self.max_moves}),
         }
 
     @classmethod
@@ -252,6 +265,9 @@ class Problem:
             weights,
             storage.field(fields, "objective", kind=str),
             tolerance,
+            storage.field(fields, "tail", kind=str) if "tail" in fields else None,
+            Placement.from_dict(storage.field(fields, "incumbent", kind=dict)) if "incumbent" in fields else None,
+            storage.field(fields, "max_moves", kind=int) if "max_moves" in fields else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -266,23 +282,13 @@ class Problem:
         return cls.from_fields(storage.field(document, "fields", kind=dict), workload)
 
 
-def _tolerance(value: Fraction | float | str | None) -> Fraction | None:
-    """A tolerance as the decimal fraction the user typed."""
-    if value is None:
-        return None
-    try:
-        if abs(int(str(value).lower().partition("e")[2] or 0)) > 100:  # would take long to write out
-            raise ValueError("exponent beyond 100")
-        tolerance = value if isinstance(value, Fraction) else Fraction(str(value))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"load tolerance must be a number, found {value!r}") from error
-    if tolerance < 0:
-        raise ValueError(f"load tolerance must not be negative, found {value}")
-    if tolerance > LOOSEST:
-        raise ValueError(f"load tolerance must be at most {LOOSEST}, found {value}")
-    return tolerance
+@dataclass(frozen=True, eq=False)
+class Mixed(Problem):
+    """A problem with a tail under one mixture of its families: `mixture` int [families] are its multipliers."""
 
+    mixture: tuple[int, ...] = ()
 
-def rounded_up(value: Fraction) -> float:
-    """Rounded up to four decimals, so that typing the number shown is enough."""
-    return float(-(-value * 10_000 // 1)) / 10_000
+    @cached_property
+    def multipliers(self) -> NDArray[np.int64]:
+        """int64 [families]: the mixture."""
+        return np.array(self.mixture, np.int64)

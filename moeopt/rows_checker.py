@@ -73,6 +73,8 @@ def _judged(
             raise ValueError(f"the proof is of kind {proof.kind!r}")
         if len(problem.workload.layers) != 1 or problem.objective != "cut" or problem.replicas:
             raise ValueError("the proof is about the cut of one layer without replicas")
+        if problem.risk is not None:
+            raise ValueError("the proof is about the mean over families")
         if proof.layer_id != problem.workload.layer_ids[0]:
             raise ValueError(f"the proof is about layer {proof.layer_id}")
         if proof.digest != problem.workload.digest:
@@ -165,11 +167,11 @@ def _assignment(problem: Problem, numbers: dict[str, Any], scale: int) -> _Dual:
     for g, number in enumerate(_list(numbers, "slots", gpus)):
         row = {e * gpus + g: 1 for e in range(experts)}
         dual.press(number, lower=None, upper=int(cluster.slots_of[g]), row=row)
-    if problem.load_cap is not None:
+    if problem.load_caps is not None:
         load = sets.load.tolist()
         for g, number in enumerate(_list(numbers, "load", gpus)):
             row = {e * gpus + g: load[e] for e in range(experts)}
-            dual.press(number, lower=None, upper=problem.load_cap, row=row)
+            dual.press(number, lower=None, upper=int(problem.load_caps[g]), row=row)
     for (symbol, _, groups), start in zip(levels, starts, strict=True):
         for e, f, g, member, number in _rows(numbers, symbol, (experts, experts, len(groups), 2)):
             if not e < f:

@@ -18,7 +18,7 @@ class Seating:
     |---|---|
     | labels | int32 [levels, seats]: GPU (level 0) and node of each seat; seats beyond E are empty slots |
     | prices | float [levels]: cost of a further GPU, of a further node |
-    | load, cap, penalty | float [experts]; load of a GPU above `cap` costs `penalty` each |
+    | load, cap, penalty | float [experts]; float [labels]: load of a GPU above its cap costs `penalty` each |
     | members, weights | the sets: int32 [sets, k], float [sets] |
     | starts, of_expert | [experts + 1] and set indices: the sets of each expert, ascending |
     | count | uint8 [levels, sets, labels]: members of a set on a GPU or node |
@@ -30,7 +30,7 @@ class Seating:
     labels: NDArray[np.int32]
     prices: NDArray[np.float64]
     load: NDArray[np.float64]
-    cap: float
+    cap: NDArray[np.float64]
     penalty: float
     members: NDArray[np.int32]
     weights: NDArray[np.float64]
@@ -50,10 +50,10 @@ class Seating:
         labels: NDArray[np.int32],
         prices: NDArray[np.float64],
         load: NDArray[np.float64],
-        cap: float,
+        cap: float | NDArray[np.float64],
         penalty: float,
     ) -> Self:
-        """Count from scratch."""
+        """Count from scratch; `cap` is one for all GPUs, or float [gpus]."""
         flat = sets.members.ravel()
         order = np.argsort(flat, kind="stable")
         starts = np.searchsorted(flat[order], np.arange(sets.n_experts + 1)).astype(np.int64)
@@ -77,7 +77,7 @@ class Seating:
             labels,
             prices,
             load,
-            cap,
+            np.full(width, cap) if np.ndim(cap) == 0 else np.asarray(cap)[:width].astype(float),
             penalty,
             sets.members,
             weights,

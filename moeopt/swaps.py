@@ -13,7 +13,7 @@ def exchange(
     labels: NDArray[np.int32],
     prices: NDArray[np.float64],
     load: NDArray[np.float64],
-    cap: float,
+    cap: NDArray[np.float64],
     penalty: float,
     members: NDArray[np.int32],
     weights: NDArray[np.float64],
@@ -41,7 +41,7 @@ def descend(
     labels: NDArray[np.int32],
     prices: NDArray[np.float64],
     load: NDArray[np.float64],
-    cap: float,
+    cap: NDArray[np.float64],
     penalty: float,
     members: NDArray[np.int32],
     weights: NDArray[np.float64],
@@ -99,14 +99,14 @@ def _overload(
     labels: NDArray[np.int32],
     load: NDArray[np.float64],
     carried: NDArray[np.float64],
-    cap: float,
+    cap: NDArray[np.float64],
 ) -> float:
-    """How much more load stands above the cap after the swap."""
+    """How much more load stands above the caps [gpus] after the swap."""
     experts = len(load)
     g, h = labels[0, e], labels[0, f]
     shift = (load[e] if e < experts else 0.0) - (load[f] if f < experts else 0.0)
-    before = max(carried[g] - cap, 0.0) + max(carried[h] - cap, 0.0)
-    after = max(carried[g] - shift - cap, 0.0) + max(carried[h] + shift - cap, 0.0)
+    before = max(carried[g] - cap[g], 0.0) + max(carried[h] - cap[h], 0.0)
+    after = max(carried[g] - shift - cap[g], 0.0) + max(carried[h] + shift - cap[h], 0.0)
     return float(after - before)
 
 

@@ -2,77 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.brute import every_partition
 from moeopt.formulation import Formulation, LazyRows
+from moeopt.judged import Judged
 from moeopt.matrix import Matrix, canonical, from_pyomo
-from moeopt.placement import Placement
-from moeopt.problem import Problem
 from moeopt.solvers.door import Session, Status
 from moeopt.statement import cost_unit
 
 __all__ = ["brute_force", "check_formulation", "every_partition"]
 
-_MOST_EXPERTS = 8
 _FLOAT = 1e-6  # relative error granted to a float solver
 
 
-def every_partition(problem: Problem) -> Iterator[Placement]:
-    """All placements of one layer without copies that keep the slots and the load cap.
+def brute_force(problem: Judged) -> tuple[int | None, Any]:
+    """The least cost and an answer that has it; (None, None) when none is admissible.
 
-    Up to the names of GPUs where these are interchangeable (equal slots, no price on nodes).
-    Raises ValueError for more than 8 experts, several layers, or replicas.
+    Judged by the problem's `violation` and `cost`; limits and errors are those of its `candidates`.
     """
-    if len(problem.workload.layers) != 1 or problem.workload.n_experts > _MOST_EXPERTS or problem.replicas:
-        raise ValueError(
-            f"brute force is for one layer of at most {_MOST_EXPERTS} experts without replicas, found "
-            f"{len(problem.workload.layers)} layers, {problem.workload.n_experts} experts, "
-            f"{problem.replicas} replicas"
-        )
-    workload, cluster = problem.workload, problem.cluster
-    load = workload.layers[0].load.tolist()
-    cap = sum(load) if problem.load_cap is None else problem.load_cap
-    free, room = cluster.slots_of.tolist(), [cap] * cluster.gpus
-    alike = cluster.equal and (cluster.nodes == 1 or not cluster.node_cost)
-
-    def extend(gpu_of: list[int]) -> Iterator[list[int]]:
-        if len(gpu_of) == len(load):
-            yield gpu_of
-            return
-        weight = load[len(gpu_of)]
-        opened = max(gpu_of, default=-1) + 1  # of interchangeable GPUs only the first unused one is tried
-        for gpu in range(min(cluster.gpus, opened + 1) if alike else cluster.gpus):
-            if free[gpu] and room[gpu] >= weight:
-                free[gpu], room[gpu] = free[gpu] - 1, room[gpu] - weight
-                yield from extend([*gpu_of, gpu])
-                free[gpu], room[gpu] = free[gpu] + 1, room[gpu] + weight
-
-    for gpu_of in extend([]):
-        yield Placement.partition([gpu_of], cluster, layer_ids=workload.layer_ids, model=workload.model)
-
-
-def brute_force(problem: Problem) -> tuple[int | None, Placement | None]:
-    """The least cost and a placement that has it; (None, None) when no placement is admissible.
-
-    Judged by `Problem.violation` and `Problem.cost`; limits and errors are those of `every_partition`.
-    """
-    best: tuple[int | None, Placement | None] = (None, None)
-    for placement in every_partition(problem):
-        if broken := problem.violation(placement):
-            raise AssertionError(f"the enumeration of partitions is wrong: {broken}")
-        cost = problem.cost(placement)
+    best: tuple[int | None, Any] = (None, None)
+    for answer in problem.candidates():
+        if problem.violation(answer):
+            continue
+        cost = problem.cost(answer)
         if best[0] is None or cost < best[0]:
-            best = cost, placement
+            best = cost, answer
     return best
 
 
 def check_formulation(
-    formulation: Formulation, problems: Iterable[Problem], *, session: Session | None = None
+    formulation: Formulation, problems: Iterable[Judged], *, session: Session | None = None
 ) -> int:
     """Hold a formulation to brute force on small problems; returns how many of them it states.
 
@@ -99,14 +64,14 @@ def check_formulation(
     return stated
 
 
-def _check_one(formulation: Formulation, problem: Problem, session: Session) -> None:
+def _check_one(formulation: Formulation, problem: Judged, session: Session) -> None:
     least, _ = brute_force(problem)
     model = formulation.build(problem)
     compiled, variables = from_pyomo(model)
     unit = cost_unit(float(np.abs(compiled.cost).max(initial=0.0)))
     # In units, for family weights make costs of 2^50, whose differences a float solver cannot tell apart.
     outcome = session.solve(replace(compiled, cost=compiled.cost / unit, offset=compiled.offset / unit))
-    where = f"{formulation.name} on {problem.fields()}"
+    where = f"{formulation.name} on {_described(problem)}"
     if least is None:
         _require(outcome.status == Status.INFEASIBLE, f"{where}: {outcome.status}, nothing is admissible")
     else:
@@ -116,12 +81,12 @@ def _check_one(formulation: Formulation, problem: Problem, session: Session) -> 
         _require(_close(value, least, unit=unit), f"{where}: {value}, the least cost is {least}")
         for variable, value in zip(variables, outcome.x.tolist(), strict=True):
             variable.set_value(value, skip_validation=True)
-        _check_placement(problem, formulation.read(model), least, where)
+        _check_answer(problem, formulation.read(model), least, where)
     if hasattr(formulation, "matrix"):
         _check_table(formulation, problem, compiled, unit=unit, where=where)
 
 
-def _check_table(formulation: Any, problem: Problem, compiled: Matrix, *, unit: int, where: str) -> None:
+def _check_table(formulation: Any, problem: Judged, compiled: Matrix, *, unit: int, where: str) -> None:
     matrix: Matrix = formulation.matrix(problem)
     lazy: LazyRows | None = formulation.lazy(problem) if hasattr(formulation, "lazy") else None
     whole = matrix if lazy is None else _with_rows(matrix, lazy)
@@ -136,27 +101,29 @@ def _check_table(formulation: Any, problem: Problem, compiled: Matrix, *, unit: 
         _require(same, f"{where}: costs are not those of the matrix")
     if not hasattr(formulation, "values"):
         return
-    for placement in every_partition(problem):
-        x: NDArray[np.float64] = formulation.values(problem, placement)
-        cost = problem.cost(placement)
-        _require(whole.violation(x) == 0.0, f"{where}: placement {placement.primary} breaks the matrix")
-        _require(
-            _close(whole.value(x), cost, unit=unit),
-            f"{where}: {placement.primary} has value {whole.value(x)}, cost {cost}",
-        )
+    for answer in problem.candidates():
+        x: NDArray[np.float64] = formulation.values(problem, answer)
+        cost = problem.cost(answer)
+        _require(whole.violation(x) == 0.0, f"{where}: {answer} breaks the matrix")
+        value = whole.value(x)
+        _require(_close(value, cost, unit=unit), f"{where}: {answer} has value {value}, cost {cost}")
         back = formulation.placement(problem, x)
-        _require(back is not None, f"{where}: the point of {placement.primary} stands for no placement")
-        _check_placement(problem, back, cost, where)
+        _require(back is not None, f"{where}: the point of {answer} stands for no placement")
+        _check_answer(problem, back, cost, where)
         if lazy is not None:
             broken = len(formulation.separate(problem, x).keys)
-            _require(broken == 0, f"{where}: {placement.primary} breaks {broken} lazy rows")
+            _require(broken == 0, f"{where}: {answer} breaks {broken} lazy rows")
 
 
-def _check_placement(problem: Problem, placement: Placement, cost: int, where: str) -> None:
-    broken = problem.violation(placement)
-    _require(not broken, f"{where}: {placement.primary} is not admissible: {broken}")
-    found = problem.cost(placement)
-    _require(found == cost, f"{where}: {placement.primary} costs {found}, wanted {cost}")
+def _check_answer(problem: Judged, answer: Any, cost: int, where: str) -> None:
+    broken = problem.violation(answer)
+    _require(not broken, f"{where}: {answer} is not admissible: {broken}")
+    found = problem.cost(answer)
+    _require(found == cost, f"{where}: {answer} costs {found}, wanted {cost}")
+
+
+def _described(problem: Judged) -> object:
+    return problem.fields() if hasattr(problem, "fields") else problem
 
 
 def _with_rows(matrix: Matrix, lazy: LazyRows) -> Matrix:

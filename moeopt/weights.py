@@ -11,12 +11,16 @@ LARGEST = 1e15
 
 
 def family_multipliers(
-    families: Sequence[str], tokens: NDArray[np.int64], *, weights: Mapping[str, float] | None
+    families: Sequence[str],
+    tokens: NDArray[np.int64],
+    *,
+    weights: Mapping[str, float] | None,
+    ceiling: int = CEILING,
 ) -> NDArray[np.int64]:
     """int64 [families]: objective weight q_f of one token of each family.
 
     Without weights all are 1. With weights alpha_f, normalised to sum 1, q_f is the rounding of alpha_f / tokens_f on
-    a scale that keeps sum_f q_f tokens_f below 2^50: a common denominator of the token counts would overflow 64 bits
+    a scale that keeps sum_f q_f tokens_f below `ceiling`, 2^50: a common denominator of the token counts would overflow 64 bits
     on real traces. Rounding changes q_f by at most 1 in 2 q_f; `rounding_error` gives what a share really loses.
     Families that `weights` does not name get 0. Raises ValueError for an unknown family, a negative, non-finite
     or all-zero weight, or a weight on a family without tokens.
@@ -41,7 +45,7 @@ def family_multipliers(
     if total == 0:
         raise ValueError(f"family weights are all zero: {dict(weights)}")
     # Half a token each is the most that rounding up can add.
-    scale = (CEILING - 1 - int(tokens.sum())) / total
+    scale = (ceiling - 1 - int(tokens.sum())) / total
     return np.array([round(share * scale) for share in shares], np.int64)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import moeopt as mo
 from moeopt import registry
-from moeopt.heuristics.balance import Balance
+from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.linear import Linear
 from moeopt.heuristics.swap import Swap
 from moeopt.parallel import Processes
@@ -97,8 +97,8 @@ def test_layers_left_by_an_interrupt_get_a_placement(holds: bool) -> None:
     stand_ins = result.layers[2:] if holds else result.layers[1:]
     for layer in stand_ins:
         own = PROBLEM.layer(layer.layer_id or 0)
-        assert layer.placement == Balance().solve(own, stop=FREELY, seed=0).placement
-        assert layer.message == "interrupted before anything was found: placed by balance"
+        assert layer.placement == Lpt().solve(own, stop=FREELY, seed=0).placement
+        assert layer.message == "interrupted before anything was found: placed by lpt"
         assert layer.method == repr(Impatient(holds))
 
 

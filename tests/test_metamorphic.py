@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
 from moeopt.exact import Exact
-from moeopt.heuristics.balance import Balance
+from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.linear import Linear
 from moeopt.heuristics.random import Random
 from moeopt.heuristics.round_robin import RoundRobin
@@ -39,7 +39,7 @@ HEURISTICS: list[Method] = [
     Linear(),
     RoundRobin(),
     Random(),
-    Balance(),
+    Lpt(),
     Swap(restarts=1, kicks=10),
     SwapCut(restarts=1, kicks=10),
 ]

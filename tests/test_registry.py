@@ -11,7 +11,7 @@ import pytest
 from moeopt import registry
 from moeopt.exact import Exact
 
-HEURISTICS = ("auto", "balance", "linear", "random", "replicate", "round-robin", "swap", "swap-cut")
+HEURISTICS = ("auto", "linear", "lpt", "random", "replicate", "round-robin", "swap", "swap-cut")
 FORMULATIONS = ("assignment", "blocks", "pairs")
 ENGINES = ("eplb", "sglang")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.formulation import unsupported_objective
+from moeopt.formulation import unsupported_extras, unsupported_objective
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 
@@ -26,7 +26,7 @@ class Assignment:
         minimise    sum over e<f of  w W[e,f] (1 - sum_g z[e,f,g])  +  v W[e,f] (1 - sum_n z_node[e,f,n])
         once        sum_g x[e,g] = 1                           for every e
         slots       sum_e x[e,g] <= m[g]                       for every g
-        loads       sum_e load[e] x[e,g] <= cap                for every g, with a load tolerance
+        loads       sum_e load[e] x[e,g] <= cap[g]             for every g, with a load tolerance
         together    z[e,f,g] <= x[e,g],  z[e,f,g] <= x[f,g]    for every e < f, g
         same node   z_node[e,f,n] <= x_node[e,n], x_node[f,n]  for every e < f, n;  x_node: sum of x over n
 
@@ -42,7 +42,7 @@ class Assignment:
     )
 
     def supports(self, problem: Problem) -> str:
-        return unsupported_objective(problem)
+        return unsupported_extras(problem) or unsupported_objective(problem)
 
     def build(self, problem: Problem) -> Any:
         import pyomo.environ as pyo
@@ -59,10 +59,10 @@ class Assignment:
         model.slots = pyo.Constraint(
             gpus, rule=lambda _, g: sum(model.x[e, g] for e in experts) <= int(cluster.slots_of[g])
         )
-        if problem.load_cap is not None:
-            load = sets.load.tolist()
+        if problem.load_caps is not None:
+            load, caps = sets.load.tolist(), problem.load_caps.tolist()
             model.loads = pyo.Constraint(
-                gpus, rule=lambda _, g: sum(load[e] * model.x[e, g] for e in experts) <= problem.load_cap
+                gpus, rule=lambda _, g: sum(load[e] * model.x[e, g] for e in experts) <= caps[g]
             )
         apart = 0
         if cluster.gpu_cost:
@@ -114,10 +114,10 @@ class Assignment:
         ]
         lower = [np.ones(experts), np.full(gpus, -np.inf)]
         upper = [np.ones(experts), problem.cluster.slots_of.astype(float)]
-        if problem.load_cap is not None:
+        if problem.load_caps is not None:
             blocks.append([kron(sets.load[None, :].astype(float), eye_array(gpus))])
             lower.append(np.full(gpus, -np.inf))
-            upper.append(np.full(gpus, float(problem.load_cap)))
+            upper.append(problem.load_caps.astype(float))
         names = [f"x[{e},{g}]" for e in range(experts) for g in range(gpus)]
         levels = _levels(problem)
         for position, (symbol, _, group_of) in enumerate(levels):
@@ -188,7 +188,7 @@ class Assignment:
         rest = list(multipliers)
         numbers: dict[str, Any] = {}
         for name, count in (("once", experts), ("slots", gpus), ("load", gpus)):
-            if name != "load" or problem.load_cap is not None:
+            if name != "load" or problem.load_caps is not None:
                 numbers[name], rest = rest[:count], rest[count:]
         first, second = (side.tolist() for side in np.triu_indices(experts, 1))
         for symbol, _, group_of in _levels(problem):

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.columns import Columns, block_sizes, column_count, contents
+from moeopt.formulation import unsupported_extras
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 
@@ -39,11 +40,14 @@ class Blocks:
 
     def supports(self, problem: Problem) -> str:
         """Why not; empty when it does."""
+        if reason := unsupported_extras(problem):
+            return reason
         cluster = problem.cluster
-        if problem.replicas:
-            return f"blocks places one copy of each expert, replicas are {problem.replicas}"
         if not cluster.equal:
-            return f"blocks needs GPUs with equal slots, slots are {cluster.slots_of.tolist()}"
+            return (
+                f"needs GPUs with equal slots and speeds, found slots {cluster.slots}, speeds {cluster.speeds}: "
+                'use "hyperedge"'
+            )
         if cluster.nodes > 1 and cluster.gpus_per_node > 1 and cluster.node_cost:
             return f"the cost of blocks is additive over GPUs, {cluster.nodes} nodes have node cost {cluster.node_cost}"
         size, count = self._size(problem)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.formulation import LazyRows, unsupported_objective
+from moeopt.formulation import LazyRows, unsupported_extras, unsupported_objective
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 
@@ -47,10 +47,10 @@ class Pairs:
     summary: ClassVar[str] = "clique partition with lazily separated triangles; cut, identical GPUs"
 
     def supports(self, problem: Problem) -> str:
-        if reason := unsupported_objective(problem):
+        if reason := unsupported_extras(problem) or unsupported_objective(problem):
             return reason
         if not problem.cluster.equal:
-            return 'needs GPUs with equal slots: use "assignment" for unequal ones'
+            return 'needs GPUs with equal slots and speeds: use "assignment" for unequal ones'
         cluster = problem.cluster
         if cluster.nodes > 1 and cluster.gpus_per_node > 1 and cluster.node_cost:
             return 'has no node term: use node_cost=0, or "assignment"'

@@ -39,6 +39,8 @@ class Replicate(Heuristic):
         """Fan-out only; tables of 2^k entries."""
         if problem.objective != "fan-out":
             return f"objective must be fan-out, found {problem.objective}"
+        if problem.load_tolerance is not None and not isinstance(problem.cluster.speeds, int):
+            return f"a load tolerance needs GPUs of equal speed, speeds are {problem.cluster.speeds}"
         return (
             ""
             if problem.workload.top_k <= 16

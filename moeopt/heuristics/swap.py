@@ -70,7 +70,7 @@ class Swap(Heuristic):
                 labels=np.stack([gpu, cluster.node_of[gpu]])[:levels].astype(np.int32),
                 prices=prices[:levels],
                 load=load,
-                cap=float("inf") if problem.load_cap is None else float(problem.load_cap),
+                cap=float("inf") if problem.load_caps is None else problem.load_caps.astype(float),
                 penalty=1.0 + dearest,  # of one activation
             )
             seating.descend(rng.permutation(len(gpu)))

@@ -218,7 +218,7 @@ def test_blocks_above_the_load_cap_are_left_out() -> None:
     ("cluster", "changes", "words"),
     [
         (Cluster(1, 2, 4), {"replicas": 1}, "one copy of each expert, replicas are 1"),
-        (Cluster(1, 2, (4, 3)), {}, r"equal slots, slots are \[4, 3\]"),
+        (Cluster(1, 2, (4, 3)), {}, r"equal slots and speeds, found slots \(4, 3\)"),
         (Cluster(2, 2, 2, node_cost=3), {}, "additive over GPUs, 2 nodes have node cost 3"),
     ],
 )

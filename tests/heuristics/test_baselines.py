@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
-from moeopt.heuristics.balance import Balance
+from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.linear import Linear
 from moeopt.heuristics.random import Random
 from moeopt.heuristics.round_robin import RoundRobin
@@ -22,7 +22,7 @@ from moeopt.trace import Trace
 from tests.problem_strategies import problems
 
 FREELY = Stop(seconds=None)
-BASELINES: list[Heuristic] = [Linear(), RoundRobin(), Random(), Balance()]
+BASELINES: list[Heuristic] = [Linear(), RoundRobin(), Random(), Lpt()]
 
 
 def problem_of(experts: int, cluster: Cluster) -> Problem:
@@ -73,7 +73,7 @@ def test_random_follows_its_seed_and_keeps_sizes_equal() -> None:
 @given(problem=problems(unequal=False))
 def test_balance_keeps_counts_equal_without_a_load_tolerance(problem: Problem) -> None:
     free = replace(problem, load_tolerance=None)
-    sizes = np.bincount(labels(Balance(), free), minlength=free.cluster.gpus)
+    sizes = np.bincount(labels(Lpt(), free), minlength=free.cluster.gpus)
     assert sizes.max() <= ceil(free.workload.n_experts / free.cluster.gpus)
 
 
@@ -83,7 +83,7 @@ def test_balance_levels_where_packing_breaks_the_tolerance() -> None:
     cluster = Cluster(1, 2, 5)
     free = Problem.from_trace(Trace(ids, 8), cluster)
     tight = replace(free, load_tolerance="0")
-    result = Balance().solve(tight, stop=FREELY, seed=0)
+    result = Lpt().solve(tight, stop=FREELY, seed=0)
     assert result.status in ("feasible", "none-found")
     if result.placement is not None:
         assert tight.violation(result.placement) == ""

@@ -13,13 +13,13 @@ from moeopt.stop import Clock
 
 
 @dataclass(frozen=True)
-class Balance(Heuristic):
+class Lpt(Heuristic):
     """Heaviest expert first to the least loaded GPU with room: the packing rule of DeepSeek's EPLB without replicas.
 
     Where that breaks the load tolerance, swaps away from the fullest GPU follow.
     """
 
-    name = "balance"
+    name = "lpt"
     summary = "heaviest first, equal counts: EPLB's packing without replicas"
 
     def search(
@@ -27,8 +27,8 @@ class Balance(Heuristic):
     ) -> Iterator[Placement]:
         """The packed placement, then the levelled one if the first is too uneven."""
         (sets,) = problem.workload.layers
-        slots = problem.cluster.slots_of
-        packed = problem.partition(balanced(sets.load, slots))
+        cluster = problem.cluster
+        packed = problem.partition(balanced(sets.load, cluster.slots_of, speeds=cluster.speeds_of))
         yield packed
         if problem.violation(packed):
             yield lightest(problem)

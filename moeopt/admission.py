@@ -1,0 +1,102 @@
+"""What arithmetic alone rules out of a problem, each rule with the numbers that clash."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moeopt.tolerance import rounded_up
+
+if TYPE_CHECKING:
+    from moeopt.problem import Problem
+
+__all__ = ["check"]
+
+
+def check(problem: Problem) -> None:
+    """Raises ValueError for the first rule that fails."""
+    _check_slots(problem)
+    _check_incumbent(problem)
+    _check_magnitude(problem)
+    _check_loads(problem)
+
+
+def _check_slots(problem: Problem) -> None:
+    experts, gpus = problem.workload.n_experts, problem.cluster.gpus
+    slots = np.minimum(problem.cluster.slots_of, experts)
+    if slots.sum() < experts:
+        raise ValueError(
+            f"too few slots: {gpus} GPUs offer {int(slots.sum())} slots a layer for {experts} experts"
+        )
+    if experts + problem.replicas > slots.sum():
+        raise ValueError(
+            f"replicas {problem.replicas} cannot be placed: {experts} experts leave "
+            f"{int(slots.sum()) - experts} of {int(slots.sum())} slots free"
+        )
+
+
+def _check_incumbent(problem: Problem) -> None:
+    moves, incumbent = problem.max_moves, problem.incumbent
+    if moves is not None:
+        if isinstance(moves, bool) or not isinstance(moves, int) or moves < 0:
+            raise ValueError(f"max_moves must be a whole number, at least 0, found {moves!r}")
+        if incumbent is None:
+            raise ValueError(f"max_moves {moves} needs an incumbent to count from")
+    if incumbent is None:
+        return
+    workload, cluster = problem.workload, problem.cluster
+    for name, found, wanted in (
+        ("layers", incumbent.layer_ids, workload.layer_ids),
+        ("experts", incumbent.n_experts, workload.n_experts),
+        ("GPUs", incumbent.gpus, cluster.gpus),
+        ("nodes", incumbent.nodes, cluster.nodes),
+    ):
+        if found != wanted:
+            raise ValueError(f"incumbent and problem differ in {name}: {found} and {wanted}")
+
+
+def _check_magnitude(problem: Problem) -> None:
+    # Pairs of one token bound both objectives; 2^60 leaves room for sums of prices in 64 bits.
+    k = problem.workload.top_k
+    unit = problem.cluster.gpu_cost + problem.cluster.node_cost
+    if problem.total_weight * unit * max(k * (k - 1) // 2, 1) >= 1 << 60:
+        raise ValueError(
+            f"objective too large for exact 64-bit arithmetic: weight {problem.total_weight}, cost unit {unit}"
+        )
+
+
+def _check_loads(problem: Problem) -> None:
+    caps = problem.load_caps
+    if caps is None:
+        return
+    asked, speeds = float(problem.load_tolerance or 0), problem.cluster.speeds_of
+    if problem.replicas and speeds.min() != speeds.max():
+        raise ValueError(
+            f"a load tolerance on GPUs of unequal speed is for placements without replicas, found {problem.replicas}"
+        )
+    gpus, total = problem.cluster.gpus, problem.load_total
+    if caps.sum() < total:
+        least = Fraction(-(-total // gpus) * gpus, total) - 1
+        if speeds.min() != speeds.max():
+            least = Fraction(gpus, total)  # every floor loses less than one activation
+        raise ValueError(
+            f"load tolerance {asked:g} cannot be met: {gpus} GPUs may serve {_span(caps.tolist())} "
+            f"activations each, there are {total}; at least {rounded_up(least)} is needed"
+        )
+    copies = 1 if problem.replicas == 0 else min(problem.replicas + 1, gpus)
+    room = int(np.sort(caps)[-copies:].sum())
+    pace = Fraction(int(np.sort(speeds)[-copies:].sum()), int(speeds.sum()))
+    for layer, sets in zip(problem.workload.layer_ids, problem.workload.layers, strict=True):
+        expert = int(sets.load.argmax())
+        if (load := int(sets.load[expert])) > room:
+            least = Fraction(load, total) / pace - 1
+            raise ValueError(
+                f"load tolerance {asked:g} cannot be met: layer {layer}, expert {expert} alone serves {load} "
+                f"activations, a GPU may serve {int(caps.max())}; at least {rounded_up(least)} is needed"
+            )
+
+
+def _span(caps: list[int]) -> str:
+    return str(caps[0]) if min(caps) == max(caps) else f"{min(caps)} to {max(caps)}"

@@ -1,0 +1,58 @@
+"""The rules of a placement: slots, replica budget, moves, dispatch, load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moeopt.dispatch import Plan
+from moeopt.placement import Placement
+
+if TYPE_CHECKING:
+    from moeopt.problem import Problem
+
+__all__ = ["check_shape", "violation_of"]
+
+
+def violation_of(problem: Problem, candidate: Placement | Plan) -> str:
+    """The first rule that a placement or plan breaks, with its numbers; empty when it breaks none."""
+    placement = candidate.placement if isinstance(candidate, Plan) else candidate
+    check_shape(problem, placement)
+    layer_ids = problem.workload.layer_ids
+    held, slots = placement.hosts.sum(axis=1), problem.cluster.slots_of
+    for layer, gpu in np.argwhere(held > slots)[:1]:
+        return f"layer {layer_ids[layer]}: GPU {gpu} holds {held[layer, gpu]} experts, slots are {slots[gpu]}"
+    copies = placement.hosts.sum(axis=(1, 2)) - placement.n_experts
+    for layer in np.flatnonzero(copies > problem.replicas)[:1]:
+        return f"layer {layer_ids[layer]}: {copies[layer]} replicas, the budget is {problem.replicas}"
+    if problem.max_moves is not None:
+        for name, moved in zip(layer_ids, problem.moves(placement), strict=True):
+            if moved > problem.max_moves:
+                return f"layer {name}: {moved} copies moved from the incumbent, {problem.max_moves} may"
+    plan = candidate if isinstance(candidate, Plan) else problem.plan(candidate)
+    for index, (sets, part) in enumerate(zip(problem.workload.layers, plan.dispatches, strict=True)):
+        if broken := part.violation(sets, placement.hosts[index]):
+            return f"layer {layer_ids[index]}: {broken}"
+        if problem.load_caps is None:
+            continue
+        loads = part.gpu_loads(problem.cluster.gpus)
+        gpu = int((loads - problem.load_caps).argmax())
+        if loads[gpu] > problem.load_caps[gpu]:
+            return (
+                f"layer {layer_ids[index]}: GPU {gpu} serves {loads[gpu]} activations, "
+                f"load tolerance {float(problem.load_tolerance or 0):g} allows {problem.load_caps[gpu]}"
+            )
+    return ""
+
+
+def check_shape(problem: Problem, placement: Placement) -> None:
+    """ValueError unless the placement is one of the layers, experts, GPUs and nodes of the problem."""
+    for name, found, wanted in (
+        ("layers", placement.layer_ids, problem.workload.layer_ids),
+        ("experts", placement.n_experts, problem.workload.n_experts),
+        ("GPUs", placement.gpus, problem.cluster.gpus),
+        ("nodes", placement.nodes, problem.cluster.nodes),
+    ):
+        if found != wanted:
+            raise ValueError(f"placement and problem differ in {name}: {found} and {wanted}")
