@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from moeopt import storage
+from moeopt.dispatch import Dispatch
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 
@@ -21,11 +22,12 @@ class Proof:
     |---|---|
     | layer_id | absolute layer index |
     | digest | of the layer's workload |
-    | kind | which check re-proves it: "blocks", "pairs", "assignment", "counting" |
+    | kind | which check re-proves it: "blocks", "pairs", "assignment", "counting", "rows" |
     | bound | no admissible placement costs less |
     | cost | exact cost of the placement that the certificate carries for this layer; None when it carries none |
     | optimal | the claim bound = cost |
     | numbers | of the proof, integers, by name; their meaning belongs to the kind |
+    | dispatch | which copies serve which tokens, where that is part of the cost; None: the problem's own dispatch |
     """
 
     layer_id: int
@@ -35,6 +37,7 @@ class Proof:
     cost: int | None = None
     optimal: bool = False
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    dispatch: Dispatch | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,10 @@ class Certificate:
         proofs = tuple(proof for part in parts for proof in part.proofs)
         if len(placements) == len(parts):
             return cls(parts[0].fields, proofs, Placement.join(placements))
-        return cls(parts[0].fields, tuple(replace(proof, cost=None, optimal=False) for proof in proofs))
+        return cls(
+            parts[0].fields,
+            tuple(replace(proof, cost=None, optimal=False, dispatch=None) for proof in proofs),
+        )
 
     @property
     def layer_ids(self) -> tuple[int, ...]:
@@ -91,6 +97,7 @@ class Certificate:
                     "cost": proof.cost,
                     "optimal": proof.optimal,
                     "numbers": dict(proof.numbers),
+                    **({} if proof.dispatch is None else {"dispatch": proof.dispatch.to_dict()}),
                 }
                 for proof in self.proofs
             ],
@@ -116,6 +123,9 @@ class Certificate:
                     storage.field(layer, "cost", kind=(int, type(None))),
                     storage.field(layer, "optimal", kind=bool),
                     storage.field(layer, "numbers", kind=dict),
+                    Dispatch.from_dict(storage.field(layer, "dispatch", kind=dict))
+                    if "dispatch" in layer
+                    else None,
                 )
             )
         if not proofs:

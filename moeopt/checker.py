@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeopt.certificate import Certificate, Proof, seal
+from moeopt.dispatch import Plan
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.trace import Trace
@@ -62,15 +63,18 @@ def check_layer(problem: Problem, proof: Proof, *, placement: Placement | None) 
     """Why the proof of one layer does not hold; empty when it does."""
     if proof.digest != problem.workload.digest:
         return "the workload of the trace is not the one that was proved (digests differ)"
+    if placement is None and proof.dispatch is not None:
+        return "a dispatch comes with a placement"
     if (proof.cost is None) != (placement is None):
         return "a cost comes with a placement, and a placement with its cost"
     if placement is not None:
         if placement.slots != problem.cluster.slots:
             return f"the placement states slots {placement.slots}, the problem {problem.cluster.slots}"
         try:
-            if broken := problem.violation(placement):
+            candidate = placement if proof.dispatch is None else Plan(placement, (proof.dispatch,))
+            if broken := problem.violation(candidate):
                 return f"the placement is not admissible: {broken}"
-            cost = problem.cost(placement)
+            cost = problem.cost(candidate)
         except ValueError as error:
             return f"the placement does not fit the problem: {error}"
         if cost != proof.cost:
@@ -92,10 +96,12 @@ def _checks() -> dict[str, Check]:
     from moeopt.blocks_checker import check_blocks
     from moeopt.counting_checker import check_counting
     from moeopt.rows_checker import check_assignment, check_pairs
+    from moeopt.rows_tree_checker import check_rows
 
     return {
         "assignment": check_assignment,
         "blocks": check_blocks,
         "counting": check_counting,
         "pairs": check_pairs,
+        "rows": check_rows,
     }

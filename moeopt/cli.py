@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from moeopt import __version__, flags
-from moeopt.terminal import check_folder, exit_code, progress, show
+from moeopt.capacity_cli import capacity
+from moeopt.compare_cli import compare
+from moeopt.place_cli import place
+from moeopt.terminal import progress, show
 
 # Typer brings its own Click, or uses the installed one.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -61,134 +64,9 @@ def profile(trace: flags.TraceFile, layers: flags.Layers = None, as_json: flags.
     show(answer.to_dict(), lambda: tables.profiled(answer), as_json=as_json)
 
 
-@app.command()
-def place(
-    trace: flags.TraceFile,
-    gpus: flags.Gpus,
-    nodes: flags.Nodes = 1,
-    slots: flags.Slots = None,
-    replicas: flags.Replicas = 0,
-    load_tolerance: flags.Tolerance = None,
-    weights: flags.Weights = None,
-    objective: flags.Objective = "fan-out",
-    gpu_cost: flags.GpuCost = 1,
-    node_cost: flags.NodeCost = 0,
-    method: Annotated[str, typer.Option(help="auto, or a name from `moeopt methods`.")] = "auto",
-    seconds: flags.Seconds = 60.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    layers: flags.Layers = None,
-    output: flags.Output = None,
-    certificate: Annotated[
-        Path | None, typer.Option(help="File for the certificate.", show_default=False)
-    ] = None,
-    workers: flags.Workers = None,
-    as_json: flags.AsJson = False,
-) -> None:
-    """Place experts, layer by layer, and prove how good the placement is."""
-    from moeopt import registry, storage, tables
-    from moeopt.api import solve
-    from moeopt.options import recorded, stated, worker_count
-    from moeopt.parallel import processes
-    from moeopt.stop import Stop
-    from moeopt.summary import summarise
-
-    for path in (output, certificate):
-        check_folder(path)
-    if output is not None and output == certificate:
-        raise ValueError(f"{output}: placement and certificate need files of their own")
-    chosen, stop = registry.named_method(method), Stop(seconds=seconds)
-    problem, note = stated(
-        recorded(trace, layers),
-        path=trace,
-        gpus=gpus,
-        nodes=nodes,
-        slots=slots,
-        replicas=replicas,
-        load_tolerance=load_tolerance,
-        weights=weights,
-        objective=objective,
-        gpu_cost=gpu_cost,
-        node_cost=node_cost,
-    )
-    count = len(problem.workload.layers)
-    begun = time.perf_counter()
-    with progress(quiet=as_json) as follow, processes(worker_count(workers, layers=count)) as executor:
-        step = follow(f"{method}, {count} layers", count)
-        result = solve(problem, chosen, stop=stop, seed=seed, executor=executor, on_layer=lambda _: step())
-    answer = summarise(problem, result, seconds=time.perf_counter() - begun)
-    answer["message"] = "; ".join(text for text in (answer["message"], note) if text)
-    if output is not None and result.placement is not None:
-        storage.write_json(output, result.placement.to_dict())
-    if certificate is not None and result.certificate is not None:
-        storage.write_json(certificate, result.certificate.to_dict())
-    show(answer, lambda: [tables.placed(answer), answer["message"]], as_json=as_json)
-    if certificate is not None and result.certificate is None:
-        typer.echo(f"moeopt: no certificate written: nothing was proved ({result.status})", err=True)
-    raise typer.Exit(exit_code(result.status))
-
-
-@app.command()
-def compare(
-    trace: flags.TraceFile,
-    gpus: flags.Gpus,
-    nodes: flags.Nodes = 1,
-    slots: flags.Slots = None,
-    replicas: flags.Replicas = 0,
-    load_tolerance: flags.Tolerance = None,
-    weights: flags.Weights = None,
-    objective: flags.Objective = "fan-out",
-    gpu_cost: flags.GpuCost = 1,
-    node_cost: flags.NodeCost = 0,
-    methods: flags.Methods = "linear,random,lpt,swap,auto",
-    seeds: flags.Seeds = 1,
-    held_out: flags.HeldOut = 0.0,
-    null: flags.Null = False,
-    seconds: flags.Seconds = 60.0,
-    layers: flags.Layers = None,
-    workers: flags.Workers = None,
-    as_json: flags.AsJson = False,
-) -> None:
-    """Methods side by side, on the traffic they saw and on traffic they did not."""
-    from dataclasses import asdict
-
-    from moeopt import comparison, control, tables
-    from moeopt.options import name_list, recorded, stated, worker_count
-    from moeopt.parallel import processes
-    from moeopt.stop import Stop
-
-    if held_out and not 0 < held_out < 1:
-        raise ValueError(f"--held-out must lie between 0 and 1, found {held_out}")
-    names = name_list(methods)
-    traffic = recorded(trace, layers)
-    traffic = control.null(traffic, seed=0) if null else traffic
-    problem, note = stated(
-        traffic,
-        path=trace,
-        gpus=gpus,
-        nodes=nodes,
-        slots=slots,
-        replicas=replicas,
-        load_tolerance=load_tolerance,
-        weights=weights,
-        objective=objective,
-        gpu_cost=gpu_cost,
-        node_cost=node_cost,
-    )
-    count = len(problem.workload.layers)
-    with progress(quiet=as_json) as follow, processes(worker_count(workers, layers=count)) as executor:
-        step = follow(f"{len(names)} methods, {seeds} seeds", count * len(names) * seeds)
-        rows = comparison.compare(
-            problem,
-            names,
-            seeds=range(seeds),
-            stop=Stop(seconds=seconds),
-            trace=traffic,
-            held_out=held_out,
-            executor=executor,
-            on_layer=lambda _: step(),
-        )
-    answer = {"rows": [asdict(row) for row in rows], "null": null, "held_out": held_out, "message": note}
-    show(answer, lambda: [tables.compared(rows), note], as_json=as_json)
+app.command()(place)
+app.command()(compare)
+app.command()(capacity)
 
 
 @app.command()

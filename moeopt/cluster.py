@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moeopt import storage
+
+if TYPE_CHECKING:
+    from moeopt.architectures import Architecture
 
 MOST = 1 << 31  # of every number here
 MOST_GPUS = 65_536
@@ -54,7 +57,7 @@ class Cluster:
         object.__setattr__(self, "speeds", 1 if isinstance(speeds, int) else speeds)
 
     def _of_gpus(self, name: str, value: object, least: int) -> int | tuple[int, ...]:
-        """One positive number, or one for each GPU; equal numbers have one spelling, so that equal clusters are equal."""
+        """One positive number, or one a GPU; equal numbers have one spelling, so that equal clusters are equal."""
         if isinstance(value, int | np.integer):
             _at_least(name, value, 1)
             return int(value)
@@ -69,17 +72,33 @@ class Cluster:
         return numbers[0] if len(set(numbers)) == 1 and numbers[0] > 0 else numbers
 
     @classmethod
-    def of(cls, *, gpus: int, nodes: int = 1, slots: int, gpu_cost: int = 1, node_cost: int = 0) -> Self:
+    def of(
+        cls,
+        *,
+        gpus: int,
+        nodes: int = 1,
+        slots: int,
+        gpu_cost: int = 1,
+        node_cost: int = 0,
+        speeds: int | tuple[int, ...] = 1,
+    ) -> Self:
         """From the total number of GPUs."""
         _at_least("gpus", gpus, 1)
         _at_least("nodes", nodes, 1)
         if gpus % nodes:
             raise ValueError(f"gpus must be divisible by nodes, found {gpus} GPUs on {nodes} nodes")
-        return cls(nodes, gpus // nodes, slots, gpu_cost, node_cost)
+        return cls(nodes, gpus // nodes, slots, gpu_cost, node_cost, speeds)
 
     @classmethod
     def from_memory(
-        cls, model: Any, *, gpus: int, nodes: int = 1, gpu_cost: int = 1, node_cost: int = 0, **memory: Any
+        cls,
+        model: "str | Architecture",
+        *,
+        gpus: int,
+        nodes: int = 1,
+        gpu_cost: int = 1,
+        node_cost: int = 0,
+        **memory: Any,
     ) -> Self:
         """With the slots that memory leaves; `model` and `memory` as for `moeopt.memory.Capacity.of`, which explains.
 

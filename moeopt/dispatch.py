@@ -28,6 +28,22 @@ class Dispatch:
     gpus: NDArray[np.int32]
     tokens: NDArray[np.int64]
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the rows."""
+        return {"sets": self.sets.tolist(), "gpus": self.gpus.tolist(), "tokens": self.tokens.tolist()}
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`; ValueError names what does not fit."""
+        sets = storage.whole_numbers(document, "sets", dtype=np.int32)
+        gpus = storage.whole_numbers(document, "gpus", dtype=np.int32)
+        tokens = storage.whole_numbers(document, "tokens")
+        if sets.ndim != 1 or gpus.ndim != 2 or tokens.ndim != 2 or not len(sets) == len(gpus) == len(tokens):
+            raise ValueError(
+                f"a dispatch needs equally many rows, found {sets.shape}, {gpus.shape}, {tokens.shape}"
+            )
+        return cls(sets, gpus, tokens)
+
     def gpu_loads(self, gpus: int) -> NDArray[np.int64]:
         """int64 [gpus]: expert activations served by each GPU."""
         loads = np.zeros(gpus, np.int64)
@@ -77,10 +93,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The documented JSON form, version 1: the placement, and the rows of every layer's dispatch."""
-        layers = [
-            {"sets": part.sets.tolist(), "gpus": part.gpus.tolist(), "tokens": part.tokens.tolist()}
-            for part in self.dispatches
-        ]
+        layers = [part.to_dict() for part in self.dispatches]
         return {"format": FORMAT, "version": 1, "placement": self.placement.to_dict(), "dispatches": layers}
 
     @classmethod
@@ -91,7 +104,7 @@ class Plan:
         layers = storage.field(document, "dispatches", kind=list)
         if len(layers) != len(placement.layer_ids):
             raise ValueError(f"{len(layers)} dispatches for {len(placement.layer_ids)} layers")
-        return cls(placement, tuple(_dispatch(layer) for layer in layers))
+        return cls(placement, tuple(Dispatch.from_dict(layer) for layer in layers))
 
 
 def forced(sets: ExpertSets, hosts: NDArray[np.bool_]) -> Dispatch:
@@ -128,14 +141,3 @@ def touched(labels: NDArray[Any]) -> NDArray[np.int64]:
     """int64 [rows]: distinct labels in each row of `labels` [rows, k] (GPUs or nodes)."""
     ordered = np.sort(labels, axis=1)
     return np.asarray(1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1, dtype=np.int64))
-
-
-def _dispatch(document: dict[str, Any]) -> Dispatch:
-    sets = storage.whole_numbers(document, "sets", dtype=np.int32)
-    gpus = storage.whole_numbers(document, "gpus", dtype=np.int32)
-    tokens = storage.whole_numbers(document, "tokens")
-    if sets.ndim != 1 or gpus.ndim != 2 or tokens.ndim != 2 or not len(sets) == len(gpus) == len(tokens):
-        raise ValueError(
-            f"a dispatch needs equally many rows, found {sets.shape}, {gpus.shape}, {tokens.shape}"
-        )
-    return Dispatch(sets, gpus, tokens)

@@ -11,22 +11,28 @@ from moeopt.result import Event, Result, Status
 from moeopt.stop import Clock, Stop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exact(Method):
     """Solve a formulation to proof, or as far as the clock allows.
 
     | field | holds |
     |---|---|
     | formulation | see `moeopt.formulation.Formulation`; its name is the method's |
+    | solver | searches the statements with rows; their relaxations stay with HiGHS where it answers none |
     """
 
     formulation: Any
+    solver: str = "highs"
     name: str = field(init=False, repr=False)
     summary: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.formulation.name)
         object.__setattr__(self, "summary", self.formulation.summary)
+
+    def __repr__(self) -> str:
+        chosen = "" if self.solver == "highs" else f", solver={self.solver!r}"
+        return f"Exact(formulation={self.formulation!r}{chosen})"
 
     def supports(self, problem: Problem) -> str:
         """The formulation's answer."""
@@ -43,7 +49,15 @@ class Exact(Method):
             return self._partition(incumbent, clock=clock, seed=seed)
         from moeopt.rows import solve_rows
 
-        return solve_rows(self, self.formulation, incumbent=incumbent, clock=clock, seed=seed, start=start)
+        return solve_rows(
+            self,
+            self.formulation,
+            incumbent=incumbent,
+            clock=clock,
+            seed=seed,
+            start=start,
+            solver=self.solver,
+        )
 
     def _partition(self, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
         from moeopt.set_partition import prove

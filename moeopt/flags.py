@@ -23,6 +23,21 @@ Weights = Annotated[
 Objective = Annotated[str, typer.Option(help="fan-out (GPUs touched, exact) or cut (pairs separated).")]
 GpuCost = Annotated[int, typer.Option(help="Cost of a further GPU.")]
 NodeCost = Annotated[int, typer.Option(help="Cost of a further node.")]
+Speeds = Annotated[
+    str | None, typer.Option(help="Relative speeds of the GPUs: 2,2,1,1. Shares of the load tolerance.")
+]
+Tail = Annotated[
+    str | None,
+    typer.Option(
+        help="Count the mean over the worst share of the families: 0 the worst one, 0.5 the worse half."
+    ),
+]
+Incumbent = Annotated[
+    Path | None, typer.Option(help="Placement to change, a file of `place`.", show_default=False)
+]
+MaxMoves = Annotated[
+    int | None, typer.Option(help="Copies of a layer that may leave the incumbent's places, at most.")
+]
 Methods = Annotated[str, typer.Option(help="Names, separated by commas.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each method.")]
 HeldOut = Annotated[float, typer.Option(help="Share of requests set aside, split anew for each seed.")]

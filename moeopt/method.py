@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from moeopt.dispatch import Plan
+from moeopt.dispatch import Dispatch, Plan
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
@@ -67,16 +67,28 @@ class Incumbent:
         self.problem = problem
         self.clock = clock
         self.placement: Placement | None = None
+        self.dispatch: Dispatch | None = None
         self.cost: int | None = None
         self.history: list[Event] = []
         self.reason = ""
         self._lightest: float | None = None
+        if problem.incumbent is not None:
+            self.offer(problem.incumbent)
 
-    def offer(self, placement: Placement) -> bool:
-        """Judge a candidate; True when it is admissible and the cheapest so far."""
+    @property
+    def found(self) -> Placement | Plan | None:
+        """The placement; with the dispatch it came with, where it came with one."""
+        if self.placement is None or self.dispatch is None:
+            return self.placement
+        return Plan(self.placement, (self.dispatch,))
+
+    def offer(self, candidate: Placement | Plan, /) -> bool:
+        """Judge a candidate, a placement by the problem's own dispatch; True when it is the cheapest admissible one."""
+        placement = candidate.placement if isinstance(candidate, Plan) else candidate
         if placement.slots != self.problem.cluster.slots:
             placement = replace(placement, slots=self.problem.cluster.slots)  # it answers this problem now
-        plan = self.problem.plan(placement)
+        given = candidate.dispatches if isinstance(candidate, Plan) else None
+        plan = self.problem.plan(placement) if given is None else Plan(placement, given)
         self.reason = self.problem.violation(plan)
         if self.reason:
             self._note_load(plan)
@@ -85,6 +97,7 @@ class Incumbent:
         if self.cost is not None and cost >= self.cost:
             return False
         self.placement, self.cost = placement, cost
+        self.dispatch = None if given is None else given[0]
         self.history.append(Event(self.clock.elapsed, cost, None))
         return True
 

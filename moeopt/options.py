@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from moeopt.api import read_placement
 from moeopt.cluster import Cluster
+from moeopt.method import Method
 from moeopt.parallel import available_cores
+from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.recording import read_trace
 from moeopt.trace import Trace
@@ -90,9 +94,14 @@ def stated(
     objective: str,
     gpu_cost: int,
     node_cost: int,
+    speeds: str | None = None,
+    tail: str | None = None,
+    incumbent: Path | None = None,
+    max_moves: int | None = None,
 ) -> tuple[Problem, str]:
     """The problem of the options, and a line on families that got no weight."""
-    shares = family_shares(weights)
+    shares, pace = family_shares(weights), number_list("--speeds", speeds)
+    running = None if incumbent is None else read_placement(incumbent)
     try:
         cluster = Cluster.of(
             gpus=gpus,
@@ -100,6 +109,7 @@ def stated(
             slots=even_slots(trace.n_experts + max(replicas, 0), gpus) if slots is None else slots,
             gpu_cost=gpu_cost,
             node_cost=node_cost,
+            speeds=1 if pace is None else pace,
         )
         problem = Problem.from_trace(
             trace,
@@ -108,10 +118,47 @@ def stated(
             family_weights=shares,
             objective=objective,
             load_tolerance=load_tolerance,
+            tail=tail,
+            incumbent=None if running is None else of_layers(running, trace.layer_ids.tolist()),
+            max_moves=max_moves,
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return problem, named_families(shares, trace.families)
+
+
+def number_list(flag: str, text: str | None) -> tuple[int, ...] | None:
+    """ "2,2,1" as (2, 2, 1); None stays None."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and len(part) < 10 for part in parts):
+        raise ValueError(f"{flag} must be whole numbers separated by commas, found {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def of_layers(placement: Placement, layer_ids: Sequence[int]) -> Placement:
+    """The layers of a placement that a trace has; ValueError names one that it lacks."""
+    at = {layer: index for index, layer in enumerate(placement.layer_ids)}
+    if missing := [layer for layer in layer_ids if layer not in at]:
+        raise ValueError(
+            f"the incumbent has no layer {missing[0]}, its layers are {list(placement.layer_ids)}"
+        )
+    return Placement.join([placement.layer(at[layer]) for layer in layer_ids])
+
+
+def with_solver(method: Method, solver: str) -> Method:
+    """The method with another solver for the statements that it searches; ValueError where it searches none."""
+    from moeopt.exact import Exact
+    from moeopt.solvers.offered import installed
+
+    if solver == "highs":
+        return method
+    if reason := installed(solver):
+        raise ValueError(f"--solver {solver}: {reason}")
+    if not isinstance(method, Exact):
+        raise ValueError(f"--solver {solver}: method {method.name} hands no statement to a solver")
+    return replace(method, solver=solver)
 
 
 def worker_count(asked: int | None, *, layers: int) -> int:

@@ -37,8 +37,8 @@ class Problem:
     | replicas | copies beyond the first, per layer at most |
     | family_weights | share of the objective by family name; None: every token counts the same |
     | objective | "fan-out" (GPUs and nodes touched, exact) or "cut" (pairs separated; partitions only) |
-    | load_tolerance | each GPU serves at most (1 + tolerance) x its share, by speed, of the recorded traffic; None: free |
-    | tail | each layer counts the mean over the worst share `tail` of the families; 0: the worst; None: the mean of all |
+    | load_tolerance | each GPU serves at most (1 + tolerance) x its share, by speed, of recorded traffic; None: free |
+    | tail | a layer counts the mean over the worst share `tail` of its families; 0: the worst one; None: all of them |
     | incumbent | placement to change; None: none |
     | max_moves | copies of a layer that may sit where the incumbent has none; None: any number |
 
@@ -176,9 +176,7 @@ class Problem:
             return plan
         from moeopt.guard import guarded_plan
 
-        return guarded_plan(
-            plan, self.workload, cluster=self.cluster, weights=self.multipliers, cap=cap
-        )
+        return guarded_plan(plan, self.workload, cluster=self.cluster, weights=self.multipliers, cap=cap)
 
     def cost(self, candidate: Placement | Plan) -> int:
         """Exact objective, summed over layers; a placement with copies is judged by `plan`."""
@@ -266,7 +264,9 @@ class Problem:
             storage.field(fields, "objective", kind=str),
             tolerance,
             storage.field(fields, "tail", kind=str) if "tail" in fields else None,
-            Placement.from_dict(storage.field(fields, "incumbent", kind=dict)) if "incumbent" in fields else None,
+            Placement.from_dict(storage.field(fields, "incumbent", kind=dict))
+            if "incumbent" in fields
+            else None,
             storage.field(fields, "max_moves", kind=int) if "max_moves" in fields else None,
         )
 
