@@ -18,6 +18,7 @@ __all__ = ["check"]
 def check(problem: Problem) -> None:
     """Raises ValueError for the first rule that fails."""
     _check_slots(problem)
+    _check_total(problem)
     _check_incumbent(problem)
     _check_magnitude(problem)
     _check_loads(problem)
@@ -35,6 +36,16 @@ def _check_slots(problem: Problem) -> None:
             f"replicas {problem.replicas} cannot be placed: {experts} experts leave "
             f"{int(slots.sum()) - experts} of {int(slots.sum())} slots free"
         )
+
+
+def _check_total(problem: Problem) -> None:
+    total = problem.total_replicas
+    if total is None:
+        return
+    if isinstance(total, bool) or not isinstance(total, int) or total < 0:
+        raise ValueError(f"total_replicas must be a whole number, at least 0, found {total!r}")
+    if not problem.replicas:
+        raise ValueError(f"total_replicas {total} needs replicas, the most copies of one layer, above 0")
 
 
 def _check_incumbent(problem: Problem) -> None:

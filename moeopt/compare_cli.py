@@ -6,6 +6,7 @@ from moeopt.terminal import progress, show
 
 def compare(
     trace: flags.TraceFile,
+    *,
     gpus: flags.Gpus,
     nodes: flags.Nodes = 1,
     slots: flags.Slots = None,

@@ -139,7 +139,9 @@ def unsupported_extras(
     if len(problem.workload.layers) != 1:
         return f"states one layer, found {len(problem.workload.layers)}"
     if problem.replicas and not replicas:
-        return f'states one copy of each expert, replicas are {problem.replicas}: use "covers" or "replicated"'
+        return (
+            f'states one copy of each expert, replicas are {problem.replicas}: use "covers" or "replicated"'
+        )
     if problem.risk is not None and not tail:
         return f'states the mean over families, the tail is {problem.tail}: use "families"'
     if problem.max_moves is not None and not moves:

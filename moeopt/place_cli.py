@@ -12,6 +12,7 @@ from moeopt.terminal import check_folder, exit_code, progress, show
 
 def place(
     trace: flags.TraceFile,
+    *,
     gpus: flags.Gpus,
     nodes: flags.Nodes = 1,
     slots: flags.Slots = None,

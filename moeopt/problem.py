@@ -41,6 +41,7 @@ class Problem:
     | tail | a layer counts the mean over the worst share `tail` of its families; 0: the worst one; None: all of them |
     | incumbent | placement to change; None: none |
     | max_moves | copies of a layer that may sit where the incumbent has none; None: any number |
+    | total_replicas | copies beyond the first, over all layers at most; None: no such budget |
 
     The objective is an integer: a set of experts weighs sum_f counts[f] * multipliers[f]; with a tail see `risk`.
     Raises ValueError for what arithmetic alone rules out.
@@ -55,6 +56,7 @@ class Problem:
     tail: Fraction | float | str | None = None
     incumbent: Placement | None = None
     max_moves: int | None = None
+    total_replicas: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.replicas, bool) or not isinstance(self.replicas, int) or self.replicas < 0:
@@ -82,6 +84,7 @@ class Problem:
         tail: Fraction | float | str | None = None,
         incumbent: Placement | None = None,
         max_moves: int | None = None,
+        total_replicas: int | None = None,
     ) -> Self:
         """The problem of a whole trace."""
         return cls(
@@ -94,6 +97,7 @@ class Problem:
             tail,
             incumbent,
             max_moves,
+            total_replicas,
         )
 
     @cached_property
@@ -155,9 +159,9 @@ class Problem:
         return sets.counts @ self.multipliers
 
     def layer(self, index: int) -> Self:
-        """The problem of one layer, by position."""
+        """The problem of one layer, by position; a budget over all layers is not its business."""
         incumbent = None if self.incumbent is None else self.incumbent.layer(index)
-        return replace(self, workload=self.workload.layer(index), incumbent=incumbent)
+        return replace(self, workload=self.workload.layer(index), incumbent=incumbent, total_replicas=None)
 
     def partition(self, gpu_of: NDArray[Any]) -> Placement:
         """The placement of one copy each: `gpu_of` int [experts] for a problem of one layer, [layers, experts] else."""
@@ -249,6 +253,7 @@ class Problem:
             **({} if self.tail is None else {"tail": str(self.tail)}),
             **({} if self.incumbent is None else {"incumbent": self.incumbent.to_dict()}),
             **({} if self.max_moves is None else {"max_moves": self.max_moves}),
+            **({} if self.total_replicas is None else {"total_replicas": self.total_replicas}),
         }
 
     @classmethod
@@ -268,6 +273,7 @@ class Problem:
             if "incumbent" in fields
             else None,
             storage.field(fields, "max_moves", kind=int) if "max_moves" in fields else None,
+            storage.field(fields, "total_replicas", kind=int) if "total_replicas" in fields else None,
         )
 
     def to_dict(self) -> dict[str, Any]:

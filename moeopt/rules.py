@@ -26,6 +26,8 @@ def violation_of(problem: Problem, candidate: Placement | Plan) -> str:
     copies = placement.hosts.sum(axis=(1, 2)) - placement.n_experts
     for layer in np.flatnonzero(copies > problem.replicas)[:1]:
         return f"layer {layer_ids[layer]}: {copies[layer]} replicas, the budget is {problem.replicas}"
+    if problem.total_replicas is not None and copies.sum() > problem.total_replicas:
+        return f"{int(copies.sum())} replicas over all layers, the budget is {problem.total_replicas}"
     if problem.max_moves is not None:
         for name, moved in zip(layer_ids, problem.moves(placement), strict=True):
             if moved > problem.max_moves:
