@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from moeopt.allocation import allocate
     from moeopt.api import export, read_placement, solve, verify
     from moeopt.certificate import Certificate
     from moeopt.characteristics import profile
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from moeopt.problem import Problem
     from moeopt.recording import read_trace, write_trace
     from moeopt.result import Result
+    from moeopt.rows import solve_model
     from moeopt.samples import sample
+    from moeopt.statements import named_formulation
     from moeopt.stop import Stop
     from moeopt.trace import Trace
     from moeopt.workload import Workload
 
 _HOME = {
+    "allocation": ("allocate",),
     "api": ("export", "read_placement", "solve", "verify"),
     "certificate": ("Certificate",),
     "characteristics": ("profile",),
@@ -38,7 +42,9 @@ _HOME = {
     "problem": ("Problem",),
     "recording": ("read_trace", "write_trace"),
     "result": ("Result",),
+    "rows": ("solve_model",),
     "samples": ("sample",),
+    "statements": ("named_formulation",),
     "stop": ("Stop",),
     "trace": ("Trace",),
     "workload": ("Workload",),
@@ -59,15 +65,18 @@ __all__ = [
     "Stop",
     "Trace",
     "Workload",
+    "allocate",
     "compare",
     "evaluate",
     "export",
+    "named_formulation",
     "null",
     "profile",
     "read_placement",
     "read_trace",
     "sample",
     "solve",
+    "solve_model",
     "verify",
     "write_trace",
 ]

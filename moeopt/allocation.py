@@ -119,7 +119,11 @@ def _monotone(row: Sequence[Result]) -> list[Result]:
     kept: list[Result] = []
     for result in row:
         before = kept[-1] if kept else None
-        if before is not None and before.cost is not None and (result.cost is None or result.cost > before.cost):
+        if (
+            before is not None
+            and before.cost is not None
+            and (result.cost is None or result.cost > before.cost)
+        ):
             result = replace(result, placement=before.placement, cost=before.cost)
         kept.append(result)
     return kept

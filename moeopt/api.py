@@ -39,6 +39,8 @@ def solve(
     """
     chosen = registry.named_method(method) if isinstance(method, str) else method
     stop = stop or Stop()
+    if problem.total_replicas is not None:
+        raise ValueError("a budget over all layers couples them: use moeopt.allocate")
     layers = range(len(problem.workload.layers))
     if reason := chosen.supports(problem.layer(0)):
         raise ValueError(f"method {chosen.name} does not treat this problem: {reason}")
@@ -102,12 +104,18 @@ def _unsolved(method: Method, problem: Problem, seed: int) -> Result:
 def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) -> Any:
     """Re-prove a certificate, its document or its file against a trace or trace file; see `moeopt.checker.verify`."""
     from moeopt import checker, storage
+    from moeopt.allocation_checker import FORMAT as ALLOCATION
     from moeopt.certificate import FORMAT
     from moeopt.recording import read_trace
 
     if not isinstance(certificate, Certificate | Mapping):
-        certificate = storage.read_json(certificate, kind=FORMAT)
-    return checker.verify(certificate, trace if isinstance(trace, Trace) else read_trace(trace))
+        certificate = storage.read_json(certificate, kind=FORMAT, other_kinds=(ALLOCATION,))
+    traffic = trace if isinstance(trace, Trace) else read_trace(trace)
+    if isinstance(certificate, Mapping) and certificate.get("format") == ALLOCATION:
+        from moeopt.allocation_checker import verify_allocation
+
+        return verify_allocation(certificate, traffic)
+    return checker.verify(certificate, traffic)
 
 
 def export(placement: Placement, path: PathLike, *, engine: str, **settings: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from moeopt import __version__, flags
+from moeopt.allocate_cli import allocate
 from moeopt.capacity_cli import capacity
 from moeopt.compare_cli import compare
 from moeopt.place_cli import place
@@ -66,6 +67,7 @@ def profile(trace: flags.TraceFile, layers: flags.Layers = None, as_json: flags.
 
 app.command()(place)
 app.command()(compare)
+app.command()(allocate)
 app.command()(capacity)
 
 

@@ -46,8 +46,10 @@ def write_json(path: PathLike, document: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(document, default=plain, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: PathLike, *, kind: str, version: int = 1) -> dict[str, Any]:
-    """Read the document of format `kind`; ValueError names the file and what is wrong with it."""
+def read_json(
+    path: PathLike, *, kind: str, version: int = 1, other_kinds: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Read the document of format `kind`, or one of the others; ValueError names the file and what is wrong with it."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -55,7 +57,8 @@ def read_json(path: PathLike, *, kind: str, version: int = 1) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     try:
-        return expect(document, kind=kind, version=version)
+        found = document.get("format") if isinstance(document, dict) else None
+        return expect(document, kind=found if found in other_kinds else kind, version=version)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

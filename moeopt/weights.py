@@ -21,7 +21,8 @@ def family_multipliers(
 
     Without weights all are 1. With weights alpha_f, normalised to sum 1, q_f is the rounding of alpha_f / tokens_f on
     a scale that keeps sum_f q_f tokens_f below `ceiling`, 2^50: a common denominator of the token counts would
-    overflow 64 bits on real traces. Rounding changes q_f by at most 1 in 2 q_f; `rounding_error` gives what a share really loses.
+    overflow 64 bits on real traces. Rounding changes q_f by at most 1 in 2 q_f; `rounding_error` gives what a share
+    really loses.
     Families that `weights` does not name get 0. Raises ValueError for an unknown family, a negative, non-finite
     or all-zero weight, or a weight on a family without tokens.
     """

@@ -37,7 +37,7 @@ def test_no_split_within_the_budget_is_cheaper(values: list[list[int]], total: i
 def problem_of(total: int | None = 2) -> tuple[Problem, Trace]:
     rng = np.random.default_rng(4)
     trace = Trace(np.array([[rng.permutation(4)[:2] for _ in range(2)] for _ in range(25)]), 4)
-    return Problem.from_trace(trace, Cluster(1, 2, 4), replicas=2, total_replicas=total), trace
+    return Problem.from_trace(trace, Cluster(1, 2, 3), replicas=2, total_replicas=total), trace
 
 
 def optimum(problem: Problem) -> int:
@@ -63,24 +63,30 @@ def test_the_file_of_an_allocation_is_verified_without_a_solver(
     spent: tuple[Problem, Trace, dict[str, object]],
 ) -> None:
     _, trace, document = spent
-    assert verify_allocation(document, trace) == ""
+    verdict = verify_allocation(document, trace)
+    assert verdict.accepted, verdict.reason
+    assert [claim for _, claim, _ in verdict.layers] == ["optimal", "optimal"]
 
 
 def test_a_raised_bound_or_budget_is_refused(spent: tuple[Problem, Trace, dict[str, object]]) -> None:
     _, trace, document = spent
     bound = document["bound"]
     assert isinstance(bound, int)
-    assert "the file says" in verify_allocation({**document, "bound": bound + 1}, trace)
-    assert "the file says" in verify_allocation({**document, "total_replicas": 4}, trace)
-    assert "without a certificate" in verify_allocation({**document, "certificates": [[None]]}, trace)
+    assert "the file says" in verify_allocation({**document, "bound": bound + 1}, trace).reason
+    assert "the file says" in verify_allocation({**document, "total_replicas": 4}, trace).reason
+    assert "2 choices and 1 layers" in verify_allocation({**document, "certificates": [[None]]}, trace).reason
+    unproved = {**document, "certificates": [[None], [None]]}
+    assert "without a certificate" in verify_allocation(unproved, trace).reason
+    assert "copies are spent" in verify_allocation({**document, "replicas": [2, 2]}, trace).reason
 
 
 def test_a_placement_beyond_the_budget_over_all_layers_is_not_admissible() -> None:
     problem, _ = problem_of()
     wide = replace(problem, total_replicas=None)
     hosts = np.ones((2, 4, 2), bool)
-    hosts[:, :2, 1] = False
-    placement = replace(wide.partition(np.zeros((2, 4), int)), hosts=hosts)
+    hosts[:, 3, 0] = hosts[:, 0, 1] = False
+    start = wide.partition(np.array([[0, 0, 0, 1]] * 2))
+    placement = replace(start, hosts=hosts)
     assert wide.violation(placement) == ""
     assert problem.violation(placement) == "4 replicas over all layers, the budget is 2"
 
