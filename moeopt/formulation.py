@@ -55,7 +55,9 @@ class Formulation(Protocol):
 class Tabulated(Formulation, Protocol):
     """A formulation that also writes its matrix itself, in milliseconds where Pyomo takes seconds.
 
-    The matrix together with the rows of `Separable.lazy` equals the Pyomo statement, column names included.
+    The matrix together with the rows of `Separable.lazy` equals the Pyomo statement, column names included. With
+    `values(problem, answer)`, float [columns], an answer as a point of the matrix, relabelled where equal GPUs are
+    told apart, a search can start from an answer.
     """
 
     def matrix(self, problem: Any) -> Matrix:
@@ -63,9 +65,6 @@ class Tabulated(Formulation, Protocol):
 
     def costs(self, problem: Any) -> tuple[NDArray[np.int64], int]:
         """int64 [columns] and the constant: the objective in exact integers."""
-
-    def values(self, problem: Any, answer: Any) -> NDArray[np.float64]:
-        """float [columns]: an answer as a point of the matrix, relabelled where equal GPUs are told apart."""
 
     def placement(self, problem: Any, x: NDArray[np.float64]) -> Any:
         """The answer that a point, whole up to rounding, stands for; None when it stands for none."""
@@ -95,8 +94,8 @@ class Separable(Tabulated, Protocol):
     def separate(self, problem: Any, point: NDArray[np.float64]) -> LazyRows:
         """The most broken lazy rows at a point, most broken first; empty only when every lazy row holds."""
 
-    def lazy(self, problem: Any) -> LazyRows:
-        """Every lazy row: for tests at small sizes."""
+    def lazy(self, problem: Any, keys: NDArray[Any] | None = None) -> LazyRows:
+        """The lazy rows of these keys [rows, width], ValueError for a key that is none; without keys, all of them."""
 
 
 @runtime_checkable

@@ -175,7 +175,7 @@ class Problem:
         plan = cover_plan(
             placement, self.workload, gpu_cost=self.cluster.gpu_cost, node_cost=self.cluster.node_cost
         )
-        cap = None if placement.is_partition else self.load_cap
+        cap = None if placement.is_partition or self.cluster.speeds != 1 else self.load_cap
         if cap is None:
             return plan
         from moeopt.guard import guarded_plan

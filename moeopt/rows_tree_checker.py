@@ -2,8 +2,9 @@
 
 The statement is the formulation's own, whole numbers and no solver; tests hold it to brute force. A proof lists
 its tree in preorder: a case {"column", "split"} parts the points into column <= split and column >= split + 1,
-a leaf {"rows", "numbers"} bounds what is left. No bound may exceed the least of the leaves. `duals`, the sum over the
-leaves of what they prove, notices a changed number that leaves the bound as it is.
+a leaf {"rows", "numbers"} bounds what is left. `keys` name the rows found on demand that it uses; they follow the
+others. No bound may exceed the least of the leaves. `duals`, the sum over the leaves of what they prove, notices a
+changed number that leaves the bound as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeopt.certificate import Proof
 from moeopt.judged import Judged
@@ -22,7 +24,7 @@ __all__ = ["check_rows"]
 _LARGEST = 1 << 160  # of a multiplier
 _SCALES = 1 << 64
 _MOST_CASES = 4_000_000
-_FIELDS = {"formulation", "scale", "duals", "tree"}
+_FIELDS = {"formulation", "scale", "duals", "keys", "tree"}
 
 
 def check_rows(problem: Judged, proof: Proof) -> str:
@@ -37,7 +39,8 @@ def check_rows(problem: Judged, proof: Proof) -> str:
         if reason := formulation.supports(problem):
             raise ValueError(f"{formulation.name} does not state the problem: {reason}")
         scale = _integer(numbers["scale"], low=1, high=_SCALES)
-        bound, duals = _least(WholeModel.of(formulation, problem), numbers["tree"], scale)
+        model = WholeModel.of(formulation, problem, keys=_keys(numbers["keys"]))
+        bound, duals = _least(model, numbers["tree"], scale)
         if duals != numbers["duals"]:
             raise ValueError(
                 f"the leaves prove {duals} together, the certificate says {numbers['duals']!r:.40}"
@@ -83,6 +86,18 @@ def _least(model: WholeModel, tree: object, scale: int) -> tuple[int, int]:
     if open_cases or least is None:
         raise ValueError(f"{len(open_cases)} cases of the tree are not proved")
     return least, duals
+
+
+def _keys(rows: object) -> NDArray[np.int32]:
+    """The lazy rows that the proof names, int32 [rows, width], each once."""
+    if not isinstance(rows, list):
+        raise ValueError(f"keys must list rows, found {rows!r:.40}")
+    if not rows:
+        return np.zeros((0, 0), np.int32)
+    keys = [_list(row, 1 << 30) for row in rows]
+    if len({len(key) for key in keys}) != 1 or len({tuple(key) for key in keys}) != len(keys):
+        raise ValueError("keys must be of one length, and name each row once")
+    return np.array(keys, np.int32)
 
 
 def _integer(value: Any, *, low: int, high: int) -> int:

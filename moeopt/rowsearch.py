@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moeopt import claims
 from moeopt.branching import Tree, scale_of, sparse
 from moeopt.certificate import Proof
-from moeopt.formulation import Provable, Separable, Tabulated
+from moeopt.formulation import Provable
 from moeopt.multipliers import exact_bound, whole_multipliers
 from moeopt.result import Event
 from moeopt.solvers.door import Outcome, Session, WorkerDied
@@ -122,8 +122,7 @@ class RowSearch:
             return
         formulation, problem = self.statement.formulation, self.statement.problem
         if not isinstance(formulation, Provable):
-            if not isinstance(formulation, Separable):
-                self._prove_tree(self._root())
+            self._prove_tree(self._root())
             return
         matrix = self.statement.complete(rows=self.duals.size)
         numbers = whole_multipliers(matrix, self.duals, unit=self.statement.unit)
@@ -142,21 +141,23 @@ class RowSearch:
         self.best.history.append(Event(self.clock.elapsed, self.best.cost, bound))
 
     def _root(self) -> Multipliers:
+        """Multipliers of the listed rows: any prove something, and the checker knows no others."""
         if self.duals is None:
             return sparse([])
-        unit = self.statement.unit
-        return sparse(whole_multipliers(self.statement.matrix, self.duals, unit=unit, scale=scale_of(unit)))
+        unit, matrix = self.statement.unit, self.statement.matrix
+        duals = self.duals[: matrix.row_lower.size]
+        return sparse(whole_multipliers(matrix, duals, unit=unit, scale=scale_of(unit)))
 
     def _prove_tree(self, root: Multipliers, *, most_nodes: int = 0) -> None:
         """A tree of so many linear models; without any, the root alone."""
         try:
-            model = WholeModel.of(self.statement.formulation, self.statement.problem)
+            model = WholeModel.of(
+                self.statement.formulation, self.statement.problem, keys=self.statement.keys
+            )
         except ValueError as error:
             self.message = f"the bound is not certified: {error}"
             return
-        tree = Tree(
-            model, self.statement.matrix, self.statement.unit, self.session, self.clock, seed=self.seed
-        )
+        tree = Tree(model, self.statement, self.session, self.clock, seed=self.seed)
         top = tree.grow(
             root,
             cost=lambda: self.best.cost,
@@ -183,12 +184,11 @@ class RowSearch:
     def search(self) -> None:
         """Let the solver branch, adding the rows that its points break, until its last point breaks none."""
         formulation, problem = self.statement.formulation, self.statement.problem
-        share = 1.0 if isinstance(formulation, Separable) else SEARCH_SHARE
-        limit = None if self.clock.left is None else self.clock.left * share
+        limit = None if self.clock.left is None else self.clock.left * SEARCH_SHARE
         begun = self.clock.elapsed
         while not (self.impossible or self.interrupted or self.contradiction or self._finished()):
             start, known = None, len(self.statement.lazy)
-            if isinstance(formulation, Tabulated) and self.best.found is not None:
+            if self.best.found is not None and hasattr(formulation, "values"):
                 start = formulation.values(problem, self.best.found)
             matrix = self.statement.complete()
             if self.whole:
@@ -231,7 +231,7 @@ class RowSearch:
             or self._finished()
         ):
             return
-        if self.proof is not None and not isinstance(self.statement.formulation, Separable):
+        if self.proof is not None:
             self._prove_tree(self._root(), most_nodes=1 << 30)
 
     def _ask(self, question: Callable[[], Outcome]) -> Outcome | None:

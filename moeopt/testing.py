@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.brute import every_partition
+from moeopt.conformance import check_solver
 from moeopt.formulation import Formulation, LazyRows
 from moeopt.judged import Judged
 from moeopt.matrix import Matrix, canonical, from_pyomo
 from moeopt.solvers.door import Session, Status
 from moeopt.statement import cost_unit
 
-__all__ = ["brute_force", "check_formulation", "every_partition"]
+__all__ = ["brute_force", "check_formulation", "check_solver", "every_partition"]
 
 _FLOAT = 1e-6  # relative error granted to a float solver
 

@@ -11,14 +11,14 @@ something are whole, so no answer costs less than dual / S, rounded up to such a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.formulation import Formulation, Tabulated
+from moeopt.formulation import Formulation, LazyRows, Separable, Tabulated
 from moeopt.judged import Judged
 from moeopt.matrix import Matrix, from_pyomo
 
@@ -57,12 +57,21 @@ class WholeModel:
     row_upper: NDArray[np.float64]
 
     @classmethod
-    def of(cls, formulation: Formulation, problem: Judged) -> Self:
-        """By the formulation's own matrix, or compiled from Pyomo; ValueError where a number is not whole."""
+    def of(cls, formulation: Formulation, problem: Judged, *, keys: NDArray[Any] | None = None) -> Self:
+        """By the formulation's own matrix, or compiled from Pyomo; ValueError where a number is not whole.
+
+        `keys` int [rows, width] adds these of its lazy rows, after the others.
+        """
         if isinstance(formulation, Tabulated):
-            matrix = formulation.matrix(problem)
             costs, offset = formulation.costs(problem)
-            return cls._of(matrix, costs, int(offset))
+            model = cls._of(formulation.matrix(problem), costs, int(offset))
+            if keys is None or not len(keys):
+                return model
+            if not isinstance(formulation, Separable):
+                raise ValueError(
+                    f"{formulation.name} has no rows that are found on demand, {len(keys)} are named"
+                )
+            return model.grown(formulation.lazy(problem, keys))
         matrix, _ = from_pyomo(formulation.build(problem))
         if np.abs(matrix.cost).max(initial=abs(matrix.offset)) >= _EXACT:
             raise ValueError("costs beyond 2^53 need `costs` of the formulation: floats lose their digits")
@@ -76,8 +85,7 @@ class WholeModel:
             (_whole("rows", matrix.rows.data), matrix.rows.indices, matrix.rows.indptr),
             shape=matrix.rows.shape,
         )
-        for name, sides in (("row_lower", matrix.row_lower), ("row_upper", matrix.row_upper)):
-            _whole(name, sides[np.isfinite(sides)])
+        _check_sides(matrix.row_lower, matrix.row_upper)
         divisor = gcd(offset, *np.unique(costs).tolist()) if matrix.integer[costs != 0].all() else 1
         return cls(
             costs,
@@ -89,6 +97,20 @@ class WholeModel:
             rows,
             matrix.row_lower,
             matrix.row_upper,
+        )
+
+    def grown(self, rows: LazyRows) -> Self:
+        """With these rows after the others."""
+        from scipy.sparse import csr_array, vstack
+
+        _check_sides(rows.lower, rows.upper)
+        whole = csr_array(rows.rows)
+        whole = csr_array((_whole("rows", whole.data), whole.indices, whole.indptr), shape=whole.shape)
+        return replace(
+            self,
+            rows=vstack([self.rows, whole], format="csr"),
+            row_lower=np.concatenate([self.row_lower, rows.lower]),
+            row_upper=np.concatenate([self.row_upper, rows.upper]),
         )
 
     def dual(
@@ -115,8 +137,8 @@ class WholeModel:
         counts = np.diff(part.indptr)
         # Whether 64 bits hold every sum, by an estimate with a factor of two to spare.
         largest = max((abs(number) for number in numbers), default=0)
-        peak = scale * float(np.abs(self.costs).max(initial=0))
-        peak += float(largest) * float(np.abs(part.data).max(initial=0)) * len(places)
+        peak = scale * float(np.abs(self.costs).max(initial=1))
+        peak += float(largest) * float(np.abs(part.data).max(initial=1)) * len(places)
         reach = float(np.maximum(np.abs(lower), np.abs(upper)).max(initial=0))
         kind: Any = np.int64 if peak * max(reach, 1.0) * len(self.costs) < _SAFE else object
         reduced = self.costs.astype(kind) * scale
@@ -130,8 +152,16 @@ class WholeModel:
         return self.divisor * -(-dual // (scale * self.divisor))
 
 
+def _check_sides(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
+    for name, sides in (("row_lower", lower), ("row_upper", upper)):
+        _whole(name, sides[np.isfinite(sides)])
+
+
 def _whole(name: str, values: NDArray[np.float64]) -> NDArray[np.int64]:
-    if not np.isfinite(values).all() or (np.abs(values) > _EXACT).any() or (np.mod(values, 1) != 0).any():
-        wrong = values[~np.isfinite(values) | (np.mod(values, 1) != 0)]
-        raise ValueError(f"{name} must be finite whole numbers for an exact bound, found {wrong[:1]}")
+    fine = np.abs(values) <= _EXACT
+    fine[fine] = np.mod(values[fine], 1) == 0
+    if not fine.all():
+        raise ValueError(
+            f"{name} must be whole numbers up to 2^53 for an exact bound, found {values[~fine][:1]}"
+        )
     return values.astype(np.int64)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from moeopt.cluster import Cluster
+from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.trace import Trace
 
@@ -68,3 +73,73 @@ def clusters(
     gpu_cost = draw(st.sampled_from([1, 1, 2, 3]))
     node_cost = draw(st.sampled_from([0, 0, 5])) if nodes else 0
     return Cluster(on, gpus // on, slots, gpu_cost, node_cost)
+
+
+@st.composite
+def any_problems(
+    draw: st.DrawFn,
+    *,
+    extras: tuple[str, ...] = ("replicas", "speeds", "tail", "moves"),
+    most_experts: int = 6,
+    most_gpus: int = 3,
+) -> Problem:
+    """One layer with any of the extras: copies, unequal speeds, worst families, a budget of moves.
+
+    What arithmetic refuses is dropped: the load tolerance first, then the copies.
+    """
+    chosen = {extra for extra in extras if draw(st.integers(0, 2)) == 0}
+    objectives = ("fan-out",) if "replicas" in chosen else ("cut", "fan-out")
+    problem = draw(problems(objectives=objectives, most_experts=most_experts, most_gpus=most_gpus))
+    gpus, experts = problem.cluster.gpus, problem.workload.n_experts
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cluster = problem.cluster
+    if "speeds" in chosen:
+        cluster = replace(
+            cluster, speeds=tuple(draw(st.lists(st.integers(1, 3), min_size=gpus, max_size=gpus)))
+        )
+    fields: dict[str, Any] = {"cluster": cluster}
+    spare = int(np.minimum(cluster.slots_of, experts).sum()) - experts
+    if "replicas" in chosen:
+        fields["replicas"] = min(draw(st.integers(1, 3)), spare)
+    if "tail" in chosen:
+        fields["tail"] = draw(st.sampled_from(["0", "0", "0.1", "1/3", "0.5", "0.8"]))
+    if "moves" in chosen:
+        hosts = copies_of(rng, cluster.slots_of, experts=experts, replicas=draw(st.integers(0, spare)))
+        most = experts + fields.get("replicas", 0)
+        fields["incumbent"] = placement_of(problem, hosts)
+        fields["max_moves"] = draw(st.integers(0, most))
+    less: dict[str, Any]
+    for less in ({}, {"load_tolerance": None}):
+        try:
+            return replace(problem, **{**fields, **less})
+        except ValueError:
+            continue
+    return replace(problem, **{**fields, "load_tolerance": None, "replicas": 0})
+
+
+def copies_of(
+    rng: np.random.Generator, slots: NDArray[np.int64], *, experts: int, replicas: int
+) -> NDArray[np.bool_]:
+    """bool [experts, gpus]: one copy each in a random order of the slots, then copies where they fit."""
+    hosts = np.zeros((experts, len(slots)), bool)
+    seats = rng.permutation(np.repeat(np.arange(len(slots)), slots))
+    hosts[np.arange(experts), seats[:experts]] = True
+    for gpu in seats[experts:]:
+        absent = np.flatnonzero(~hosts[:, gpu])
+        if replicas and absent.size:
+            hosts[rng.choice(absent), gpu] = True
+            replicas -= 1
+    return hosts
+
+
+def placement_of(problem: Problem, hosts: NDArray[np.bool_]) -> Placement:
+    """The placement of `hosts` bool [experts, gpus], the first copy primary."""
+    workload, cluster = problem.workload, problem.cluster
+    return Placement(
+        hosts[None],
+        hosts.argmax(axis=1)[None],
+        cluster.nodes,
+        cluster.slots,
+        workload.layer_ids,
+        workload.model,
+    )

@@ -19,13 +19,16 @@ FORMULATIONS = ROOT / "formulations" / "moeopt_formulations"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *FORMULATIONS.rglob("*.py")])
 OWN = sorted(PACKAGE.rglob("*.py"))
 HEAVY = (
+    "gurobipy",
     "highspy",
     "matplotlib",
     "networkx",
     "numba",
+    "ortools",
     "pandas",
     "pyarrow",
     "pyomo",
+    "pyscipopt",
     "rich",
     "scipy",
     "typer",

@@ -79,12 +79,7 @@ class Blocks:
         for subsets in contents(experts, sizes):
             if problem.load_cap is not None:
                 subsets = subsets[sets.load[subsets].sum(axis=1) <= problem.load_cap]
-            if problem.objective == "fan-out":
-                from moeopt.inclusion import meeting_weight
-
-                cost = meeting_weight(subsets, sets.members, weights=weights, n_experts=experts)
-            else:
-                cost = -_inside(subsets, sets.affinity(weights))
+            cost = content_costs(problem, subsets, weights=weights)
             padding = np.full((len(subsets), sizes[-1] - subsets.shape[1]), -1, np.int16)
             members.append(np.concatenate([subsets, padding], axis=1))
             costs.append(unit * cost)
@@ -143,10 +138,37 @@ class Blocks:
             column_names=(*(f"z[{b}]" for b in range(count)), "z_empty"),
         )
 
-    def placement(self, problem: Problem, x: NDArray[np.float64]) -> Placement:
-        """The placement of a point of `matrix`."""
+    def width(self, problem: Problem) -> int:
+        """Columns of `matrix`, at most, known before any is listed."""
+        return self._size(problem)[1] + 1
+
+    def costs(self, problem: Problem) -> tuple[NDArray[np.int64], int]:
+        """int64 [columns] and the constant: the objective of `matrix` in exact integers."""
         columns = self.columns(problem)
-        return self._placement(problem, columns, np.flatnonzero(x[:-1] > 0.5).tolist())
+        return np.append(columns.cost, 0), columns.offset
+
+    def values(self, problem: Problem, placement: Placement) -> NDArray[np.float64]:
+        """float [columns]: a placement as a point of `matrix`; a content above the load cap has no column."""
+        columns = self.columns(problem)
+        x = np.zeros(len(columns) + 1)
+        held = [np.flatnonzero(hosts) for hosts in placement.hosts[0].T if hosts.any()]
+        for block in held:
+            padded = np.full(max(columns.members.shape[1], len(block)), -1)
+            padded[: len(block)] = block
+            if len(padded) == columns.members.shape[1]:
+                x[:-1][(columns.members == padded).all(axis=1)] = 1.0
+        x[-1] = columns.groups - len(held)
+        return x
+
+    def placement(self, problem: Problem, x: NDArray[np.float64]) -> Placement | None:
+        """The placement of a point of `matrix`; None when its blocks are no partition."""
+        columns = self.columns(problem)
+        blocks = np.flatnonzero(x[:-1] > 0.5)
+        held = columns.members[blocks]
+        covered = np.bincount(held[held >= 0], minlength=columns.n_experts)
+        if len(blocks) > columns.groups or (covered != 1).any():
+            return None
+        return self._placement(problem, columns, blocks.tolist())
 
     def _placement(self, problem: Problem, columns: Columns, blocks: list[int]) -> Placement:
         gpu_of = columns.gpu_of(blocks)[None]
@@ -154,6 +176,20 @@ class Blocks:
         return Placement.partition(
             gpu_of, problem.cluster, layer_ids=workload.layer_ids, model=workload.model
         )
+
+
+def content_costs(
+    problem: Problem, subsets: NDArray[np.int16], *, weights: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """int64 [blocks]: c_B for a GPU of price 1, of contents int16 [blocks, m], m >= 0, without padding."""
+    (sets,) = problem.workload.layers
+    if not subsets.shape[1]:
+        return np.zeros(len(subsets), np.int64)
+    if problem.objective == "cut":
+        return -_inside(subsets, sets.affinity(weights))
+    from moeopt.inclusion import meeting_weight
+
+    return meeting_weight(subsets, sets.members, weights=weights, n_experts=sets.n_experts)
 
 
 def _inside(subsets: NDArray[np.int16], affinity: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.cliques import (
+    MOST,
+    Groups,
+    broken_triangles,
+    checked_triangles,
+    every_triangle,
+    pair_square,
+    triangle_rows,
+)
 from moeopt.formulation import LazyRows, unsupported_extras, unsupported_objective
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 
 if TYPE_CHECKING:
     from moeopt.matrix import Matrix
-
-_BROKEN = 1e-6  # violation above which a triangle counts as broken; HiGHS keeps rows to 1e-7
-_MOST = 4_000  # triangles returned at once
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class Pairs:
     def build(self, problem: Problem) -> Any:
         import pyomo.environ as pyo
 
-        data, cost = _Data.of(problem), _prices(problem)
-        experts = range(data.experts)
+        (groups, marks), cost = _groups(problem), _prices(problem)
+        experts = range(groups.experts)
         model = pyo.ConcreteModel(name=self.name)
         model.problem = problem
         model.y = pyo.Var([(i, j) for i in experts for j in experts if i < j], domain=pyo.Binary)
@@ -78,27 +84,27 @@ class Pairs:
         model.slots = pyo.Constraint(
             experts,
             rule=lambda _, i: pyo.inequality(
-                data.least, 1 + sum(y(i, j) for j in experts if j != i), data.slots
+                groups.least, 1 + sum(y(i, j) for j in experts if j != i), groups.slots
             ),
         )
-        if data.cap is not None:
-            load = data.load.tolist()
+        if groups.cap is not None:
+            load = groups.load.tolist()
 
             def loads(_: Any, i: int) -> Any:
                 if load[i] == sum(load):  # no other expert weighs anything: the row has no variable
                     return pyo.Constraint.Skip
                 others = sum(load[j] * y(i, j) for j in experts if j != i)
-                return pyo.inequality(data.least_load, load[i] + others, data.cap)
+                return pyo.inequality(groups.least_load, load[i] + others, groups.cap)
 
             model.loads = pyo.Constraint(experts, rule=loads)
-        if data.full is not None:
-            model.full = pyo.Constraint(expr=sum(model.y.values()) <= data.full)
-        if data.marks:
+        if groups.full is not None:
+            model.full = pyo.Constraint(expr=sum(model.y.values()) <= groups.full)
+        if marks:
             model.r = pyo.Var(experts, domain=pyo.Binary)
             model.first = pyo.Constraint(
                 experts, rule=lambda _, i: model.r[i] + sum(y(j, i) for j in experts if j < i) >= 1
             )
-            model.groups = pyo.Constraint(expr=sum(model.r.values()) <= data.gpus)
+            model.groups = pyo.Constraint(expr=sum(model.r.values()) <= groups.groups)
         return model
 
     def read(self, model: Any) -> Placement:
@@ -113,28 +119,18 @@ class Pairs:
 
         from moeopt.matrix import Matrix
 
-        data = _Data.of(problem)
-        first, second = np.triu_indices(data.experts, 1)
-        pairs, size = np.arange(first.size), (data.experts, first.size)
-        ends, at = np.concatenate([first, second]), np.concatenate([pairs, pairs])
-        other = np.concatenate([second, first])
-        blocks: list[list[Any]] = [[csr_array((np.ones(at.size), (ends, at)), shape=size), None]]
-        lower, upper = [np.full(size[0], data.least - 1.0)], [np.full(size[0], data.slots - 1.0)]
-        if data.cap is not None:
-            blocks.append([csr_array((data.load[other].astype(float), (ends, at)), shape=size), None])
-            lower.append((data.least_load - data.load).astype(float))
-            upper.append((data.cap - data.load).astype(float))
-        if data.full is not None:
-            blocks.append([csr_array(np.ones((1, first.size))), None])
-            lower.append(np.array([-np.inf]))
-            upper.append(np.array([float(data.full)]))
-        if data.marks:
+        groups, marks = _groups(problem)
+        first, second = np.triu_indices(groups.experts, 1)
+        pairs, size = np.arange(first.size), (groups.experts, first.size)
+        limits, lower, upper = groups.rows()
+        blocks: list[list[Any]] = [[rows, None] for rows in limits]
+        if marks:
             starts = csr_array((np.ones(first.size), (second, pairs)), shape=size)
-            blocks.append([starts, eye_array(data.marks, format="csr")])
-            blocks.append([None, csr_array(np.ones((1, data.marks)))])
-            lower += [np.ones(data.marks), np.array([-np.inf])]
-            upper += [np.full(data.marks, np.inf), np.array([float(data.gpus)])]
-        rows = block_array(blocks if data.marks else [row[:1] for row in blocks], format="csr")
+            blocks.append([starts, eye_array(marks, format="csr")])
+            blocks.append([None, csr_array(np.ones((1, marks)))])
+            lower += [np.ones(marks), np.array([-np.inf])]
+            upper += [np.full(marks, np.inf), np.array([float(groups.groups)])]
+        rows = block_array(blocks if marks else [row[:1] for row in blocks], format="csr")
         cost, offset = self.costs(problem)
         return Matrix(
             cost=cost.astype(float),
@@ -147,25 +143,25 @@ class Pairs:
             row_upper=np.concatenate(upper),
             column_names=(
                 *(f"y[{i},{j}]" for i, j in zip(first.tolist(), second.tolist(), strict=True)),
-                *(f"r[{i}]" for i in range(data.marks)),
+                *(f"r[{i}]" for i in range(marks)),
             ),
         )
 
     def costs(self, problem: Problem) -> tuple[NDArray[np.int64], int]:
-        data = _Data.of(problem)
-        pairs = _prices(problem)[np.triu_indices(data.experts, 1)]
-        return np.concatenate([-pairs, np.zeros(data.marks, np.int64)]), int(pairs.sum())
+        groups, marks = _groups(problem)
+        pairs = _prices(problem)[np.triu_indices(groups.experts, 1)]
+        return np.concatenate([-pairs, np.zeros(marks, np.int64)]), int(pairs.sum())
 
     def values(self, problem: Problem, placement: Placement) -> NDArray[np.float64]:
-        data = _Data.of(problem)
+        groups, marks = _groups(problem)
         gpu_of = placement.primary[0]
         together = gpu_of[:, None] == gpu_of
-        y = together[np.triu_indices(data.experts, 1)]
-        marks = np.argmax(together, axis=1) == np.arange(data.experts)
-        return np.concatenate([y, marks[: data.marks]]).astype(float)
+        y = together[np.triu_indices(groups.experts, 1)]
+        opens = np.argmax(together, axis=1) == np.arange(groups.experts)
+        return np.concatenate([y, opens[:marks]]).astype(float)
 
     def placement(self, problem: Problem, x: NDArray[np.float64]) -> Placement | None:
-        together = _square(problem.workload.n_experts, x) > 0.5
+        together = pair_square(problem.workload.n_experts, x) > 0.5
         np.fill_diagonal(together, True)
         first = np.argmax(together, axis=1)  # the smallest member of the group
         if (together != (first[:, None] == first)).any():
@@ -179,34 +175,26 @@ class Pairs:
         )
 
     def separate(self, problem: Problem, point: NDArray[np.float64]) -> LazyRows:
-        y = _square(problem.workload.n_experts, point)
-        found: list[NDArray[np.intp]] = []
-        excess: list[NDArray[np.float64]] = []
-        for j in range(len(y)):  # one centre at a time keeps the work array at E x E
-            over = y[:, j, None] + y[j] - y - 1.0
-            over[j] = over[:, j] = 0.0
-            i, k = np.nonzero(np.triu(over > _BROKEN, 1))
-            found.append(np.stack([i, np.full(i.size, j), k], axis=1))
-            excess.append(over[i, k])
-        keys, broken = np.concatenate(found), np.concatenate(excess)
-        return _triangles(keys[np.argsort(-broken, kind="stable")[:_MOST]], experts=len(y), width=point.size)
-
-    def lazy(self, problem: Problem) -> LazyRows:
         experts = problem.workload.n_experts
-        i, j, k = np.meshgrid(*[np.arange(experts)] * 3, indexing="ij")
-        keep = (i < k) & (i != j) & (j != k)
-        width = experts * (experts - 1) // 2 + _Data.of(problem).marks
-        return _triangles(np.stack([i[keep], j[keep], k[keep]], axis=1), experts=experts, width=width)
+        keys, excess = broken_triangles(pair_square(experts, point))
+        worst = np.argsort(-excess, kind="stable")[:MOST]
+        return _triangles(keys[worst], experts=experts, width=point.size)
+
+    def lazy(self, problem: Problem, keys: NDArray[Any] | None = None) -> LazyRows:
+        experts = problem.workload.n_experts
+        width = experts * (experts - 1) // 2 + _groups(problem)[1]
+        triangles = every_triangle(experts) if keys is None else checked_triangles(keys, experts)
+        return _triangles(triangles, experts=experts, width=width)
 
     def proof(
         self, problem: Problem, *, multipliers: Sequence[int], keys: NDArray[np.int32]
     ) -> dict[str, Any]:
         """slots, load, first: a number an expert; full, groups: one number; triangles: [i, j, k, number]."""
-        data = _Data.of(problem)
+        groups, marks = _groups(problem)
         numbers: dict[str, Any] = {}
         rest = list(multipliers)
-        counts = {"slots": data.experts, "load": data.experts if data.cap is not None else 0}
-        counts |= {"full": int(data.full is not None), "first": data.marks, "groups": int(data.marks > 0)}
+        counts = {"slots": groups.experts, "load": groups.experts if groups.cap is not None else 0}
+        counts |= {"full": int(groups.full is not None), "first": marks, "groups": int(marks > 0)}
         for name, count in counts.items():
             if count:
                 taken, rest = rest[:count], rest[count:]
@@ -217,38 +205,13 @@ class Pairs:
         return numbers
 
 
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """The letters of the docstring; load int64 [experts], marks the number of variables r: E or none."""
-
-    experts: int
-    gpus: int
-    slots: int
-    least: int
-    load: NDArray[np.int64]
-    cap: int | None
-    least_load: int
-    full: int | None
-    marks: int
-
-    @classmethod
-    def of(cls, problem: Problem) -> _Data:
-        (sets,) = problem.workload.layers
-        experts, gpus, cap = sets.n_experts, problem.cluster.gpus, problem.load_cap
-        slots = min(int(problem.cluster.slots_of[0]), experts)
-        least = max(1, experts - (gpus - 1) * slots)
-        whole, rest = divmod(experts, slots)
-        return cls(
-            experts=experts,
-            gpus=gpus,
-            slots=slots,
-            least=least,
-            load=sets.load,
-            cap=cap,
-            least_load=0 if cap is None else max(0, min(cap, int(sets.load.sum()) - (gpus - 1) * cap)),
-            full=(whole * slots * (slots - 1) + rest * (rest - 1)) // 2 if rest else None,
-            marks=experts if experts // least > gpus else 0,
-        )
+def _groups(problem: Problem) -> tuple[Groups, int]:
+    """What slots and loads say of the groups, and the number of variables r: E or none."""
+    (sets,) = problem.workload.layers
+    cluster = problem.cluster
+    slots = int(cluster.slots_of[0])
+    groups = Groups.of(sets.load, groups=cluster.gpus, slots=slots, cap=problem.load_cap)
+    return groups, groups.experts if groups.most > groups.groups else 0
 
 
 def _prices(problem: Problem) -> NDArray[np.int64]:
@@ -260,25 +223,7 @@ def _prices(problem: Problem) -> NDArray[np.int64]:
     return price * sets.affinity(problem.set_weights(sets))
 
 
-def _square(experts: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """float [experts, experts], symmetric with a zero diagonal, of a point of the matrix."""
-    pair = np.triu_indices(experts, 1)
-    y = np.zeros((experts, experts))
-    y[pair] = x[: pair[0].size]
-    return y + y.T
-
-
 def _triangles(keys: NDArray[Any], *, experts: int, width: int) -> LazyRows:
     """The triangle rows of keys [rows, (i, j, k)] in a matrix of `width` columns."""
-    from scipy.sparse import csr_array
-
-    pair = np.triu_indices(experts, 1)
-    at = np.zeros((experts, experts), np.int32)
-    at[pair] = np.arange(pair[0].size)
-    at += at.T
-    i, j, k = keys.T
-    count = len(keys)
-    columns = np.stack([at[i, j], at[j, k], at[i, k]], axis=1)
-    signs = np.tile([1.0, 1.0, -1.0], count)
-    rows = csr_array((signs, (np.repeat(np.arange(count), 3), columns.ravel())), shape=(count, width))
-    return LazyRows(keys.astype(np.int32), rows, np.full(count, -np.inf), np.ones(count))
+    rows = triangle_rows(keys, experts=experts, width=width)
+    return LazyRows(keys.astype(np.int32), rows, np.full(len(keys), -np.inf), np.ones(len(keys)))

@@ -9,27 +9,27 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.solvers.offered import adapter_path, installed
 from moeopt.solvers.process import Process, WorkerDied
 from moeopt.solvers.protocol import Limits, Outcome, Status
 from moeopt.solvers.request import as_block, as_limits, as_model, as_point, as_vectors
-from moeopt.solvers.talk import POLL, Talk, consistent, read_answer, with_start
+from moeopt.solvers.talk import POLL, Talk, consistent, read_answer, true_to, with_start
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array
 
     from moeopt.matrix import Matrix
 
-__all__ = ["Outcome", "Session", "Status", "WorkerDied"]
+__all__ = ["Outcome", "Session", "Status", "WorkerDied", "installed"]
 
 Floats = NDArray[np.float64]
 Options = Mapping[str, bool | int | float | str]
 
-_BUILT_IN = {"highs": "moeopt.solvers.highs:Highs"}  # known also where the package is not installed
 _FEASIBLE = 1e-9  # violation a start may have and still be kept as an incumbent
 
 
@@ -41,7 +41,8 @@ class Session:
     Parameters
     ----------
     solver
-        A name in the entry-point group ``moeopt.solvers``, or the path "package.module:Adapter".
+        A name in the entry-point group ``moeopt.solvers``, or the path "package.module:Adapter"; ValueError
+        says what to install when its solver is not there (`installed`).
     threads
         Threads of the solver, fixed for the session.
     patience
@@ -51,7 +52,9 @@ class Session:
     def __init__(self, solver: str = "highs", *, threads: int = 1, patience: float = 5.0) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1; found {threads}")
-        self._path = _adapter_path(solver)
+        if reason := installed(solver):
+            raise ValueError(reason)
+        self._path = adapter_path(solver)
         self._threads = threads
         self._patience = patience
         self._ticket = 0
@@ -70,6 +73,11 @@ class Session:
     def pid(self) -> int | None:
         """The process id of the worker, or None when none runs."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def linear(self) -> bool:
+        """Whether the solver answers linear models: `relax` in `solve`, `load` and what follows it."""
+        return bool(self._ask("linear", {}))
 
     def close(self) -> None:
         """End the worker; a later call of any other method starts another."""
@@ -119,14 +127,14 @@ class Session:
         WorkerDied
             The worker crashed; the session can be used again.
         RuntimeError
-            The solver gave no answer, or one that contradicts the start or its own bound.
+            The solver gave no answer, or one that contradicts the matrix, the start or its own bound.
         """
         begun = time.monotonic()
         point = None if start is None else as_point(matrix, start)
         content = {"model": as_model(matrix, relax=relax), "start": point}
         limits = as_limits(begun, seconds=seconds, gap=gap, seed=seed, options=options)
         talk = self._talk(limits, should_stop, on_incumbent=on_incumbent, on_bound=on_bound)
-        outcome = self._run("solve", content | {"limits": limits}, talk)
+        outcome = true_to(matrix, self._run("solve", content | {"limits": limits}, talk), relax=relax)
         if point is not None and matrix.violation(point, _FEASIBLE) == 0.0:
             outcome = with_start(outcome, point, value=matrix.value(point), gap=gap)
         return replace(consistent(outcome, gap=gap), seconds=time.monotonic() - begun)
@@ -169,6 +177,11 @@ class Session:
         self._ask("add_rows", {**numbers, "rows": as_block(block)})
         self._shape = (count + new, width)
 
+    def set_bounds(self, *, lower: Floats, upper: Floats) -> None:
+        """Replace the bounds of all columns of the held model, float [columns] each; its last basis stays."""
+        _, width = self._held()
+        self._ask("set_bounds", as_vectors({"lower": lower, "upper": upper}, width))
+
     def resolve(
         self,
         *,
@@ -205,8 +218,8 @@ class Session:
             self._process.kill()
         self._process, self._shape = None, None
 
-    def _ask(self, verb: str, content: object) -> None:
-        """A request without a search: wait for its end."""
+    def _ask(self, verb: str, content: object) -> Any:
+        """The answer to a request without a search."""
         try:
             process = self._send(verb, content)
             frame = None
@@ -215,7 +228,7 @@ class Session:
         except BaseException:
             self._drop()  # what the worker now holds is unknown
             raise
-        read_answer(frame[1], frame[2])
+        return read_answer(frame[1], frame[2])
 
     def _talk(
         self,
@@ -251,15 +264,3 @@ class Session:
         if ending is None:
             self._drop()
         return talk.conclude(ending)
-
-
-def _adapter_path(solver: str) -> str:
-    """The "package.module:Adapter" of a name; ValueError for a name nobody offers."""
-    if ":" in solver or solver in _BUILT_IN:
-        return _BUILT_IN.get(solver, solver)
-    from importlib.metadata import entry_points  # 50 ms
-
-    offered = _BUILT_IN | {point.name: point.value for point in entry_points(group="moeopt.solvers")}
-    if solver not in offered:
-        raise ValueError(f"no solver is named {solver!r}; offered: {', '.join(sorted(offered))}")
-    return offered[solver]

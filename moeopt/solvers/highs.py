@@ -14,10 +14,14 @@ import numpy as np
 from highspy import HighsModelStatus, HighsStatus
 from numpy.typing import NDArray
 
+from moeopt.solvers.kit import refuse_options
 from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
 
 __all__ = ["Highs"]
 
+Floats = NDArray[np.float64]
+
+_LARGE = 20_000  # entries of a model whose first linear solve is left to an interior point
 _BOUND_PERIOD = 0.05  # seconds between two bounds sent to the session
 _FEASIBLE = 2  # kSolutionStatusFeasible
 _OWN_OPTIONS = frozenset(
@@ -28,15 +32,17 @@ _OWN_OPTIONS = frozenset(
 class Highs:
     """The `protocol.Adapter` of HiGHS."""
 
+    linear = True
+
     def __init__(self, *, threads: int) -> None:
         # HiGHS sizes its pool of threads once a process: a later change gives status kNotset and no solve.
         self._threads = threads
         self._loaded: Any = None
+        self._fresh = self._large = False
 
-    def solve(
-        self, *, model: Model, start: NDArray[np.float64] | None, limits: Limits, watch: Watch
-    ) -> Outcome:
+    def solve(self, *, model: Model, start: Floats | None, limits: Limits, watch: Watch) -> Outcome:
         highs = _open(model)  # a fresh instance: no option, basis or clock survives from the last solve
+        self._large = model.rows.values.size > _LARGE
         self._configure(highs, limits)
         whole = bool(model.integer.any())
         if start is not None and whole:
@@ -45,15 +51,9 @@ class Highs:
 
     def load(self, *, model: Model) -> None:
         self._loaded = _open(model)
+        self._fresh = model.rows.values.size > _LARGE
 
-    def add_columns(
-        self,
-        *,
-        cost: NDArray[np.float64],
-        lower: NDArray[np.float64],
-        upper: NDArray[np.float64],
-        columns: Block,
-    ) -> None:
+    def add_columns(self, *, cost: Floats, lower: Floats, upper: Floats, columns: Block) -> None:
         """Append columns, compressed by column, to the held model."""
         status = self._loaded.addCols(
             cost.size,
@@ -67,9 +67,7 @@ class Highs:
         )
         _require_ok(status, "columns")
 
-    def add_rows(
-        self, *, rows: Block, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]
-    ) -> None:
+    def add_rows(self, *, rows: Block, row_lower: Floats, row_upper: Floats) -> None:
         """Append rows, compressed by row, to the held model."""
         status = self._loaded.addRows(
             row_lower.size,
@@ -82,17 +80,22 @@ class Highs:
         )
         _require_ok(status, "rows")
 
+    def set_bounds(self, *, lower: Floats, upper: Floats) -> None:
+        """Replace the bounds of all columns of the held model; its basis stays."""
+        every = np.arange(lower.size, dtype=np.int32)
+        _require_ok(self._loaded.changeColsBounds(lower.size, every, lower, upper), "bounds")
+
     def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
-        """Solve the held model from its last basis."""
+        """Solve the held model from its last basis; a large one at first by an interior point, then crossover."""
+        self._large = False
         self._configure(self._loaded, limits)
+        if self._fresh and "solver" not in limits.options:
+            self._loaded.setOptionValue("solver", "ipm")
+        self._fresh = False
         return self._run(self._loaded, limits, watch, whole=False)
 
     def _configure(self, highs: Any, limits: Limits) -> None:
-        taken = sorted(_OWN_OPTIONS & limits.options.keys())
-        if taken:
-            raise ValueError(
-                f"HiGHS options {taken} are set by the session; pass seconds, gap, seed or threads"
-            )
+        refuse_options("HiGHS", limits.options, own=_OWN_OPTIONS)
         highs.resetOptions()
         settings = {
             "output_flag": False,
@@ -100,9 +103,12 @@ class Highs:
             "random_seed": limits.seed,
             "mip_rel_gap": limits.gap,
             "mip_abs_gap": 0.0,
-            # 1e-6, the default, lets x = 1e-6 open a large right-hand side for nothing.
-            "mip_feasibility_tolerance": 1e-9,
+            # 1e-6, the default, lets x = 1e-6 open a large right-hand side for nothing; below the 1e-7 of its linear
+            # solver, HiGHS drops whole points unseen and calls the rest optimal.
+            "mip_feasibility_tolerance": 1e-7,
         }
+        if self._large:
+            settings["mip_lp_solver"] = "ipm"  # degenerate roots
         for name, value in (settings | dict(limits.options)).items():
             if highs.setOptionValue(name, value) != HighsStatus.kOk:
                 raise ValueError(f"HiGHS has no option {name!r} that takes {value!r}")
@@ -158,7 +164,7 @@ def _require_ok(status: Any, what: str) -> None:
         )
 
 
-def _hint(highs: Any, start: NDArray[np.float64]) -> None:
+def _hint(highs: Any, start: Floats) -> None:
     """Hand a complete point over for checking, or a part (nan elsewhere) for completion."""
     known = np.flatnonzero(~np.isnan(start)).astype(np.int32)
     if known.size == start.size:
@@ -267,7 +273,7 @@ def _linear(highs: Any, status: Status) -> Outcome:
     )
 
 
-def _point(highs: Any, status: Status, info: Any) -> tuple[NDArray[np.float64] | None, float | None]:
+def _point(highs: Any, status: Status, info: Any) -> tuple[Floats | None, float | None]:
     solution = highs.getSolution()
     feasible = solution.value_valid and info.primal_solution_status == _FEASIBLE
     if status == Status.OPTIMAL and not feasible:

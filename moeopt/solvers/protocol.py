@@ -111,9 +111,12 @@ class Watch(Protocol):
 class Adapter(Protocol):
     """What a solver module offers; it lives in the worker process and is the only importer of its solver.
 
-    `load`, `add_columns`, `add_rows` and `resolve` keep one linear model and its basis; `solve` leaves
+    `load`, `add_columns`, `add_rows`, `set_bounds` and `resolve` keep one linear model and its basis; `solve` leaves
     that model alone. ValueError means a wrong request, RuntimeError a solver that gave no answer.
+    `linear` says whether linear models are solved; if not, they and the held model are refused by ValueError.
     """
+
+    linear: bool
 
     def __init__(self, *, threads: int) -> None: ...
 
@@ -128,6 +131,9 @@ class Adapter(Protocol):
 
     def add_rows(self, *, rows: Block, row_lower: Floats, row_upper: Floats) -> None:
         """Append rows, compressed by row, to the held model."""
+
+    def set_bounds(self, *, lower: Floats, upper: Floats) -> None:
+        """Replace the bounds of all columns of the held model; its basis stays."""
 
     def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
         """Solve the held model from its last basis."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from moeopt.solvers.process import Process
 from moeopt.solvers.protocol import Outcome, Status
 
-__all__ = ["POLL", "Talk", "consistent", "read_answer", "with_start"]
+if TYPE_CHECKING:
+    from moeopt.matrix import Matrix
+
+__all__ = ["POLL", "Talk", "consistent", "read_answer", "true_to", "with_start"]
 
 POLL = 0.05  # seconds between two looks at should_stop
 _GRACE = 1.0  # seconds a solver may overrun its own time limit before it is cancelled
@@ -125,6 +128,42 @@ def consistent(outcome: Outcome, *, gap: float) -> Outcome:
         raise RuntimeError(
             f"the solver claims an optimum (gap {gap}): objective {outcome.objective}, bound {outcome.bound}"
         )
+    return outcome
+
+
+def true_to(matrix: Matrix, outcome: Outcome, *, relax: bool) -> Outcome:
+    """The outcome itself; RuntimeError when its point breaks the matrix or is not worth its objective.
+
+    A row is measured in its largest entry or side, the objective in the sum of what its columns add.
+    """
+    x = outcome.x
+    if x is None:
+        return outcome
+    if x.shape != matrix.cost.shape or not np.isfinite(x).all():
+        raise RuntimeError(f"the solver's point is no finite float[{matrix.cost.size}]")
+    worth, terms = matrix.value(x), float(np.abs(matrix.cost) @ np.abs(x)) + abs(matrix.offset)
+    if outcome.objective is None or abs(worth - outcome.objective) > _TOLERANCE * max(1.0, terms):
+        raise RuntimeError(f"the solver values its point at {outcome.objective}; it is worth {worth}")
+    if matrix.violation(x, _TOLERANCE) == 0.0:
+        return outcome
+    unit = np.ones(matrix.row_lower.size)
+    np.maximum.at(
+        unit, np.repeat(np.arange(unit.size), np.diff(matrix.rows.indptr)), np.abs(matrix.rows.data)
+    )
+    body, whole = matrix.rows @ x, x[matrix.integer]
+    for what, values, lower, upper, units in (
+        ("bounds of column", x, matrix.lower, matrix.upper, np.ones(x.size)),
+        ("sides of row", body, matrix.row_lower, matrix.row_upper, unit),
+    ):
+        allowed = _TOLERANCE * np.maximum(units, np.abs(np.where(values < lower, lower, upper)))
+        broken = (lower - values > allowed) | (values - upper > allowed)
+        if broken.any():
+            at = int(np.flatnonzero(broken)[0])
+            raise RuntimeError(
+                f"the solver's point breaks the {what} {at}: {values[at]} is not between {lower[at]} and {upper[at]}"
+            )
+    if not relax and (np.abs(whole - np.round(whole)) > _TOLERANCE).any():
+        raise RuntimeError("the solver's point has a fraction in a whole-number column")
     return outcome
 
 

@@ -107,6 +107,10 @@ def _serve(adapter: Adapter, line: _Line, ticket: int, verb: str, content: dict[
                 adapter.add_columns(**content)
             case "add_rows":
                 adapter.add_rows(**content)
+            case "set_bounds":
+                adapter.set_bounds(**content)
+            case "linear":
+                answer = adapter.linear
             case _:
                 raise RuntimeError(f"a worker knows no request {verb!r}")
     except _FAILURES as error:  # the session raises it again on its side
