@@ -136,16 +136,27 @@ def methods(as_json: flags.AsJson = False) -> None:
 
     from moeopt import registry
 
-    known = registry.all_methods()
+    known, others = registry.all_methods(), registry.other_formulations()
 
     def table() -> list[Any]:
         drawn = Table("method", "what it does", "settings")
         for method in known:
             drawn.add_row(method.name, method.summary, repr(method))
-        return [drawn]
+        further = Table(
+            "formulation", "what it does", "problem", title="Of other problems: moeopt.solve_model"
+        )
+        for formulation in others:
+            further.add_row(formulation.name, formulation.summary, registry.stated_problem(formulation))
+        return [drawn, further]
 
-    answer = [{"name": method.name, "summary": method.summary, "settings": repr(method)} for method in known]
-    show({"methods": answer}, table, as_json=as_json)
+    answer = {
+        "methods": [{"name": one.name, "summary": one.summary, "settings": repr(one)} for one in known],
+        "formulations": [
+            {"name": one.name, "summary": one.summary, "problem": registry.stated_problem(one)}
+            for one in others
+        ],
+    }
+    show(answer, table, as_json=as_json)
 
 
 def _version(wanted: bool) -> None:

@@ -33,9 +33,10 @@ class Formulation(Protocol):
     """A mixed-integer statement of a problem that judges its own answers (`moeopt.judged.Judged`).
 
     Of `moeopt.problem.Problem`, placements of experts, it states one layer; an answer is a Placement, or a Plan where
-    the dispatch is part of it. It knows no limit, option or solver and prints nothing. `build` repeats the class
-    docstring line for line. `moeopt.testing.check_formulation` holds it, and every optional part it has, to brute
-    force. With whole costs, rows and bounds its bounds can be certified.
+    the dispatch is part of it. A formulation of another problem names it: `states = "moeopt.flow.FlowProblem"`. It
+    knows no limit, option or solver and prints nothing. `build` repeats the class docstring line for line.
+    `moeopt.testing.check_formulation` holds it, and every optional part it has, to brute force. With whole costs,
+    rows and bounds its bounds can be certified.
     """
 
     name: ClassVar[str]

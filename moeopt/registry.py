@@ -5,7 +5,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from moeopt.exact import Exact
+from moeopt.formulation import Formulation
 from moeopt.method import Method
+from moeopt.statements import named_formulation
 
 METHODS, FORMULATIONS, ENGINES = "moeopt.methods", "moeopt.formulations", "moeopt.engines"
 
@@ -17,12 +19,31 @@ def named_method(name: str) -> Method:
     if name not in points:
         raise ValueError(f"no method is named {name!r}; known are {', '.join(sorted(points))}")
     made = points[name].load()()
-    return Exact(made) if points[name].group == FORMULATIONS else made
+    if points[name].group != FORMULATIONS:
+        method: Method = made
+        return method
+    if other := stated_problem(made):
+        raise ValueError(
+            f"formulation {name} is about another problem, {other}: solve it by moeopt.solve_model"
+        )
+    return Exact(made)
 
 
 def all_methods() -> list[Method]:
-    """All methods, by name: heuristics, and one exact method for each formulation."""
-    return [named_method(name) for name in sorted(_points())]
+    """All methods, by name: heuristics, and one exact method for each formulation of placements."""
+    others = {formulation.name for formulation in other_formulations()}
+    return [named_method(name) for name in sorted(_points().keys() - others)]
+
+
+def other_formulations() -> list[Formulation]:
+    """The formulations of other problems than `moeopt.Problem`, by name."""
+    made = (named_formulation(name) for name in sorted(entry_points(group=FORMULATIONS).names))
+    return [formulation for formulation in made if stated_problem(formulation)]
+
+
+def stated_problem(formulation: Formulation) -> str:
+    """The problem that a formulation is about, where it is not `moeopt.Problem`; else empty."""
+    return str(getattr(formulation, "states", ""))
 
 
 def named_engine(name: str) -> Any:

@@ -99,7 +99,6 @@ def test_a_tree_proves_a_tiny_model_by_itself(session: Session, matrix: Matrix) 
         assert grown.bound > int(matrix.offset) + int(np.abs(matrix.cost).sum()) * 3
     else:
         assert grown.bound == least
-    assert grown.tree.stuck == 0 or least is None
 
 
 @SMALL
@@ -202,7 +201,8 @@ def asked(session: Session, change: Callable[[Any], Any]) -> Any:
         load, set_bounds, solve = session.load, session.set_bounds, session.solve
 
         def resolve(self, **limits: Any) -> Any:
-            return change(session.resolve(**limits))
+            outcome = session.resolve(**limits)
+            return outcome if outcome.row_duals is None else change(outcome)
 
     return Changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -87,3 +88,35 @@ def test_a_document_with_a_wrong_type_is_refused(value: Any) -> None:
     for name in document:
         with pytest.raises(ValueError, match=f"field '{name}' is missing"):
             Cluster.from_dict({key: found for key, found in document.items() if key != name})
+
+
+def test_speeds_have_one_spelling_and_survive_their_document() -> None:
+    equal = Cluster(1, 3, 2, speeds=(4, 4, 4))
+    assert equal == Cluster(1, 3, 2)
+    assert equal.speeds == 1
+    assert equal.equal
+    assert "speeds" not in equal.to_dict()
+    unequal = Cluster(1, 3, 2, speeds=[1, 2, 2])  # type: ignore[arg-type]
+    assert unequal.speeds == (1, 2, 2)
+    assert unequal.speeds_of.tolist() == [1, 2, 2]
+    assert equal.speeds_of.tolist() == [1, 1, 1]
+    assert not unequal.equal
+    assert not Cluster(1, 2, (1, 2)).equal
+    assert Cluster.from_dict(json.loads(json.dumps(unequal.to_dict()))) == unequal
+    assert hash(unequal) == hash(Cluster(1, 3, 2, speeds=(1, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("speeds", "words"),
+    [
+        (0, "speeds must be at least 1, found 0"),
+        (1.5, r"speeds must be one whole number or one for each GPU, found 1\.5"),
+        ((1, 2), "speeds must be one number or 3 numbers, found 2"),
+        ((1, 0, 2), "speeds of GPU 1 must be at least 1, found 0"),
+        ((1, 2, True), "speeds of GPU 2 must be a whole number, found True"),
+        ((1, 2, 1 << 40), "speeds of GPU 2 must be at most 2147483648"),
+    ],
+)
+def test_speeds_that_are_none_are_refused(speeds: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Cluster(1, 3, 2, speeds=speeds)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
+from moeopt.dispatch import Plan
 from moeopt.method import Heuristic, Incumbent, check_supported
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -179,3 +180,93 @@ def test_a_method_solves_one_layer_and_only_what_it_supports() -> None:
     two = Problem.from_trace(Trace(np.array([[[0, 1], [2, 3]]]), 4), Cluster(1, 2, 2))
     with pytest.raises(ValueError, match="one layer at a time, found 2"):
         check_supported(Fixed(), two)
+
+
+def copied_problem(tolerance: str = "0") -> Problem:
+    """Two copies of expert 0 and a cap that makes the dispatch a choice."""
+    return Problem.from_trace(TRACE, Cluster(1, 2, 3), replicas=1, load_tolerance=tolerance)
+
+
+def plans_of(problem: Problem) -> list[Plan]:
+    plans = [plan for plan in problem.candidates() if isinstance(plan, Plan)]
+    return sorted(plans, key=problem.cost)
+
+
+def test_a_plan_is_kept_with_its_own_dispatch() -> None:
+    problem = copied_problem()
+    best = Incumbent(problem, FREELY.start())
+    plans = plans_of(problem)
+    assert best.found is None
+    assert best.offer(plans[-1])
+    assert isinstance(best.found, Plan)
+    assert best.found.dispatches == plans[-1].dispatches
+    assert best.cost == problem.cost(plans[-1])
+    assert best.offer(plans[0]) == (problem.cost(plans[0]) < problem.cost(plans[-1]))
+    assert best.cost == problem.cost(plans[0])
+    assert not best.offer(plans[0])
+
+
+def test_a_placement_gets_the_dispatch_of_the_problem() -> None:
+    problem = copied_problem("0.5")
+    best = Incumbent(problem, FREELY.start())
+    placement = plans_of(problem)[0].placement
+    assert best.offer(placement)
+    assert best.dispatch is None
+    assert best.found == placement
+    assert best.cost == problem.cost(placement)
+
+
+def test_a_plan_with_a_wrong_dispatch_is_refused_and_its_reason_kept() -> None:
+    problem = copied_problem()
+    plan = plans_of(problem)[0]
+    best = Incumbent(problem, FREELY.start())
+    (dispatch,) = plan.dispatches
+    assert not best.offer(Plan(plan.placement, (replace(dispatch, tokens=dispatch.tokens + 1),)))
+    assert "tokens of family 0" in best.reason
+    crowded = replace(dispatch, gpus=np.zeros_like(dispatch.gpus))
+    assert not best.offer(Plan(plan.placement, (crowded,)))
+    assert best.found is None
+
+
+def test_the_incumbent_of_the_problem_is_the_first_candidate() -> None:
+    given = PROBLEM.partition(np.array([0, 0, 1, 1]))
+    best = Incumbent(replace(PROBLEM, incumbent=given), FREELY.start())
+    assert (best.placement, best.cost, len(best.history)) == (given, 1, 1)
+    result = Fixed(((0, 1, 0, 1),)).solve(replace(PROBLEM, incumbent=given), stop=FREELY, seed=0)
+    assert (result.placement, result.cost) == (given, 1)
+    moved = replace(PROBLEM, incumbent=given, max_moves=1)
+    result = Fixed(((1, 0, 1, 1), (1, 1, 0, 0))).solve(moved, stop=FREELY, seed=0)
+    assert result.placement == given
+
+
+def test_an_incumbent_that_breaks_a_rule_is_counted_from_and_not_kept() -> None:
+    given = PROBLEM.partition(np.zeros(4, int))
+    problem = replace(PROBLEM, incumbent=given, max_moves=1)
+    best = Incumbent(problem, FREELY.start())
+    assert best.found is None
+    assert best.reason == "layer 6: GPU 0 holds 4 experts, slots are 3"
+    assert best.offer(PROBLEM.partition(np.array([0, 0, 0, 1])))
+    assert not best.offer(PROBLEM.partition(np.array([0, 0, 1, 1])))
+    assert "2 copies moved from the incumbent, 1 may" in best.reason
+
+
+def test_an_incumbent_with_copies_that_the_problem_rules_out_is_no_mistake() -> None:
+    """Copies, a tolerance and unequal speeds do not go together; an incumbent may have them all the same."""
+    hosts = np.array([[[1, 1], [1, 0], [0, 1], [0, 1]]], bool)
+    given = Placement(hosts, hosts.argmax(axis=2), 1, 3, (6,))
+    cluster = Cluster(1, 2, 3, speeds=(1, 2))
+    problem = Problem.from_trace(TRACE, cluster, load_tolerance="1", incumbent=given, max_moves=2)
+    best = Incumbent(problem, FREELY.start())
+    assert best.found is None
+    assert "1 replicas, the budget is 0" in best.reason
+
+
+def test_the_tolerance_reached_is_measured_by_speed() -> None:
+    cluster = Cluster(1, 2, 3, speeds=(1, 3))
+    problem = Problem.from_trace(TRACE, cluster, load_tolerance="0.25")
+    result = Fixed(((0, 0, 1, 1), (0, 1, 1, 0))).solve(problem, stop=FREELY, seed=0)
+    (sets,) = problem.workload.layers
+    loads = [[int(sets.load[np.array(way) == gpu].sum()) for gpu in (0, 1)] for way in ((0, 0, 1, 1), (0, 1, 1, 0))]
+    reached = min(max(Fraction(low * 4, 8), Fraction(high * 4, 24)) - 1 for low, high in loads)
+    assert result.tolerance_reached == pytest.approx(float(reached), abs=1e-4)
+    assert result.status == "none-found"

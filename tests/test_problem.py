@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from moeopt import storage
 from moeopt.cluster import Cluster
 from moeopt.dispatch import Dispatch, Plan
+from moeopt.judged import Judged
 from moeopt.placement import Placement
 from moeopt.problem import Problem
+from moeopt.testing import brute_force
 from moeopt.trace import Trace
-from tests.problem_strategies import clusters
+from moeopt.workload import Workload
+from tests.problem_strategies import any_problems, clusters
 from tests.strategies import traces
 
 
@@ -296,3 +301,168 @@ def test_settings_the_caller_changes_later_do_not_reach_the_problem() -> None:
     weights["all"] = 2.0
     assert problem.family_weights == {"all": 1.0}
     assert replace(problem, objective="cut").family_weights == {"all": 1.0}
+
+
+def every_mixture(problem: Problem) -> list[tuple[int, ...]]:
+    """All whole mixtures of the families, by definition."""
+    risk = problem.risk
+    assert risk is not None
+    ranges = [range(min(mass, risk.total) + 1) for mass in risk.masses]
+    assume(np.prod([len(each) for each in ranges]) <= 400)
+    return [mixture for mixture in product(*ranges) if sum(mixture) == risk.total]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=any_problems(extras=("replicas", "tail", "speeds")), seed=st.integers(0, 2**32 - 1))
+def test_with_a_tail_the_dearest_mixture_of_the_families_counts(problem: Problem, seed: int) -> None:
+    assume(problem.risk is not None)
+    free = replace(problem, load_tolerance=None, replicas=0)
+    rng = np.random.default_rng(seed)
+    placement = free.partition(rng.integers(0, free.cluster.gpus, free.workload.n_experts))
+    mixtures = every_mixture(free)
+    assert free.cost(placement) == max(free.mixed(mixture).cost(placement) for mixture in mixtures)
+    assert free.total_weight == max(free.mixed(mixture).total_weight for mixture in mixtures)
+    for mixture in mixtures:
+        mixed = free.mixed(mixture)
+        assert mixed.multipliers.tolist() == (np.array(mixture) * free.family_units).tolist()
+        assert mixed.risk is None
+        assert mixed.violation(placement) == free.violation(placement)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=any_problems(extras=("tail",)), seed=st.integers(0, 2**32 - 1))
+def test_the_worst_family_is_the_dearest_per_token_and_the_mean_stays_as_it_was(
+    problem: Problem, seed: int
+) -> None:
+    """By the cost of one family at a time: all weight on it, everything else left out."""
+    wide = replace(problem, load_tolerance=None, tail=None)
+    rng = np.random.default_rng(seed)
+    placement = wide.partition(rng.integers(0, wide.cluster.gpus, wide.workload.n_experts))
+    worst, mean = replace(wide, tail=0), replace(wide, tail=1)
+    assert worst.risk is not None
+    units = worst.risk.units
+    alone = []
+    for family, unit in enumerate(units):
+        chosen = tuple(int(other == family) for other in range(len(units)))
+        if unit:
+            alone.append(worst.mixed(chosen).cost(placement))
+    assert worst.cost(placement) == max(alone)
+    assert mean.tail is None
+    assert mean.risk is None
+    assert mean.cost(placement) == wide.cost(placement)
+    assert mean.digest == wide.digest != worst.digest
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=any_problems(extras=("tail",), most_experts=5))
+def test_no_mixture_has_a_dearer_optimum_than_the_tail(problem: Problem) -> None:
+    assume(problem.risk is not None)
+    least = brute_force(problem)[0]
+    for mixture in every_mixture(problem):
+        bound = brute_force(problem.mixed(mixture))[0]
+        assert (bound is None) == (least is None)
+        assert bound is None or least is None or bound <= least
+
+
+def test_with_a_tail_layers_are_summed_and_plans_are_judged_too() -> None:
+    ids = np.array([[[0, 1], [0, 1]], [[0, 1], [2, 3]], [[2, 3], [0, 2]], [[0, 2], [1, 3]]])
+    trace = Trace(ids, 4, families=("code", "math"), family=np.array([0, 0, 1, 1], np.uint8))
+    problem = Problem.from_trace(trace, Cluster(1, 2, 3), tail=0, replicas=1)
+    placement = Placement.partition([[0, 1, 1, 1], [0, 0, 1, 1]], Cluster(1, 2, 3), layer_ids=(0, 1))
+    assert problem.risk is not None
+    code, math = problem.risk.units
+    assert problem.layer_costs(placement) == [max(2 * code, 1 * math), max(0 * code, 2 * math)]
+    assert problem.cost(placement) == sum(problem.layer_costs(placement))
+    assert problem.cost(problem.plan(placement)) == problem.cost(placement)
+    assert problem.cost(problem.partition(np.array([[0, 0, 1, 1]] * 2))) < problem.cost(placement)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=any_problems())
+def test_a_problem_with_everything_survives_its_document(problem: Problem) -> None:
+    back = Problem.from_dict(json.loads(json.dumps(problem.to_dict(), default=storage.plain)))
+    for field in fields(Problem):
+        if field.name != "workload":
+            assert getattr(back, field.name) == getattr(problem, field.name), field.name
+    assert back.workload.digest == problem.workload.digest
+    assert back.digest == problem.digest
+    assert back.fields() == problem.fields()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=any_problems(extras=("replicas", "tail")), data=st.data())
+def test_everything_that_costs_or_rules_depend_on_is_in_the_digest(
+    problem: Problem, data: st.DataObject
+) -> None:
+    plain = problem.partition(np.zeros(problem.workload.n_experts, int))
+    other = problem.partition(np.ones(problem.workload.n_experts, int))
+    wide = replace(problem, cluster=replace(problem.cluster, slots=problem.workload.n_experts))
+    wide = replace(wide, incumbent=plain, max_moves=2, load_tolerance=None)
+    change: dict[str, Any] = data.draw(
+        st.sampled_from(
+            [
+                {"incumbent": other},
+                {"max_moves": 3},
+                {"max_moves": None},
+                {"tail": "0.25"},
+                {"tail": "0.75"},
+                {"load_tolerance": 3},
+                {"family_weights": {"code": 7}},
+                {"cluster": replace(wide.cluster, gpu_cost=9)},
+                {"cluster": replace(wide.cluster, speeds=(2,) + (1,) * (wide.cluster.gpus - 1))},
+                {"workload": Workload.from_trace(TRACE.layers([9]))},
+            ]
+        )
+    )
+    if "workload" in change or wide.replicas:
+        change = {**change, "replicas": 0}
+    if "workload" in change:
+        change = {**change, "incumbent": None, "max_moves": None, "family_weights": None, "cluster": Cluster(1, 2, 4)}
+    changed = replace(wide, **change)
+    assert changed.digest != wide.digest
+    assert replace(wide).digest == wide.digest
+
+
+def test_moves_are_copies_where_the_incumbent_has_none() -> None:
+    problem = problem_of(Cluster(1, 2, 4), replicas=2)
+    before = np.array([[[1, 0], [1, 0], [0, 1], [0, 1]]], bool)
+    after = np.array([[[1, 1], [0, 1], [0, 1], [1, 1]]], bool)
+    old, new = (Placement(h, h.argmax(axis=2), 1, 4, (9,)) for h in (before, after))
+    assert replace(problem, incumbent=old).moves(new) == [3]
+    assert replace(problem, incumbent=new).moves(old) == [1]  # leaving out a copy is no move
+    assert replace(problem, incumbent=old).moves(old) == [0]
+    with pytest.raises(ValueError, match="moves are counted from an incumbent: the problem has none"):
+        problem.moves(old)
+
+
+def test_a_layer_takes_its_part_of_the_incumbent_along() -> None:
+    trace = Trace(np.array([[[0, 1], [2, 3]]]), 4)
+    incumbent = Placement.partition([[0, 0, 1, 1], [1, 1, 0, 0]], Cluster(1, 2, 2), layer_ids=(0, 1))
+    problem = Problem.from_trace(trace, Cluster(1, 2, 2), incumbent=incumbent, max_moves=2)
+    for index in (0, 1):
+        layer = problem.layer(index)
+        assert layer.incumbent == incumbent.layer(index)
+        assert layer.max_moves == 2
+        assert layer.moves(incumbent.layer(index)) == [0]
+
+
+def test_what_needs_a_tail_says_so() -> None:
+    with pytest.raises(ValueError, match="families are compared with a tail only: the problem has none"):
+        _ = problem_of().family_units
+    with pytest.raises(ValueError, match="families are compared with a tail only: the problem has none"):
+        problem_of().mixed((1,))
+
+
+def test_gpus_of_unequal_speed_have_caps_of_their_own() -> None:
+    problem = problem_of(Cluster(1, 2, 4, speeds=(3, 1)), load_tolerance="0.25")
+    assert problem.load_caps is not None
+    assert problem.load_caps.tolist() == [7, 2]
+    with pytest.raises(ValueError, match=r"GPUs of unequal speed have no common cap: speeds are \(3, 1\)"):
+        _ = problem.load_cap
+    assert problem_of(load_tolerance="0.25").load_cap == 5
+    assert problem_of().load_caps is None
+    assert problem_of().load_cap is None
+
+
+def test_a_problem_judges_its_answers() -> None:
+    assert isinstance(problem_of(), Judged)

@@ -37,6 +37,7 @@ class Activated:
     """
 
     name: ClassVar[str] = "activated"
+    states: ClassVar[str] = "moeopt.activation.ActivationProblem"
     summary: ClassVar[str] = (
         "fewest activated experts on the fullest GPU of every decode batch; copies allowed"
     )

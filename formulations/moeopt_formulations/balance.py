@@ -34,6 +34,7 @@ class Balance:
     """
 
     name: ClassVar[str] = "balance"
+    states: ClassVar[str] = "moeopt.loads.LoadProblem"
     summary: ClassVar[str] = (
         "even loads in a layer: smallest maximum or deviation; GPUs may differ in slots and speed"
     )

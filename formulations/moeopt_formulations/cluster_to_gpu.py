@@ -46,6 +46,7 @@ class ClusterToGpu:
     """
 
     name: ClassVar[str] = "cluster-to-gpu"
+    states: ClassVar[str] = "moeopt.labels.LabelProblem"
     summary: ClassVar[str] = "GPUs for given groups of experts; dearest pair or all traffic (MoETuner)"
 
     def supports(self, problem: Any) -> str:

@@ -188,10 +188,10 @@ class Covers:
         return standard_form(problem)
 
     def costs(self, problem: Problem) -> tuple[NDArray[np.int64], int]:
-        """int64 [columns] and the constant: the objective in exact integers."""
         return exact_costs(problem)
 
     def values(self, problem: Problem, answer: Placement | Plan) -> NDArray[np.float64]:
+        """float [columns]: the point of a placement, or of a plan under a load tolerance; free slots are filled."""
         return point_of(problem, answer)
 
     def placement(self, problem: Problem, x: NDArray[np.float64]) -> Placement | Plan | None:

@@ -134,7 +134,10 @@ class Families:
         return np.concatenate([zero, np.array([statement.total, *risen], np.int64)]), 0
 
     def values(self, problem: Problem, answer: Any) -> NDArray[np.float64]:
+        """float [columns]: an answer as a point of the matrix; nan where the inner formulation has none."""
         statement = _stated(self._inner(problem), problem)
+        if not hasattr(statement.inner, "values"):
+            return np.full(self.costs(problem)[0].size, np.nan)
         x = statement.inner.values(statement.mean, answer)
         counts = np.rint(statement.table @ x + statement.shift)
         worst = dict(zip(statement.families, (counts * statement.units_of).tolist(), strict=True))

@@ -39,6 +39,7 @@ class Groups:
     """
 
     name: ClassVar[str] = "groups"
+    states: ClassVar[str] = "moeopt.grouping.GroupingProblem"
     summary: ClassVar[str] = (
         "requests and experts grouped together; fewest remote activations, exact capacities"
     )

@@ -35,6 +35,7 @@ class Hops:
     """
 
     name: ClassVar[str] = "hops"
+    states: ClassVar[str] = "moeopt.topology.HopsProblem"
     summary: ClassVar[str] = (
         "experts near the hosts of their layer; a minimum-cost flow, linear program exact"
     )

@@ -143,6 +143,7 @@ class Labelled:
         return np.append(table.cost, np.zeros(int(table.bare.size > 0), np.int64)), table.offset
 
     def values(self, problem: Problem, placement: Placement) -> NDArray[np.float64]:
+        """float [columns]: a placement as a point of the matrix; a content without a column is left out."""
         table = _listed(problem)
         x = np.zeros(table.cost.size + int(table.bare.size > 0))
         for gpu, hosts in enumerate(placement.hosts[0].T):

@@ -44,6 +44,7 @@ class LayerPairs:
     """
 
     name: ClassVar[str] = "layer-pairs"
+    states: ClassVar[str] = "moeopt.flow.FlowProblem"
     summary: ClassVar[str] = (
         "all layers at once without labels, lazily separated triangles; identical full GPUs"
     )

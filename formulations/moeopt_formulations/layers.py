@@ -47,6 +47,7 @@ class Layers:
     """
 
     name: ClassVar[str] = "layers"
+    states: ClassVar[str] = "moeopt.flow.FlowProblem"
     summary: ClassVar[str] = "all layers at once, transfers from layer to layer or home and back (ExFlow)"
 
     def supports(self, problem: Any) -> str:

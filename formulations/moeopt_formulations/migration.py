@@ -95,6 +95,7 @@ class Migration:
         return costs
 
     def values(self, problem: Problem, answer: Any) -> NDArray[np.float64]:
+        """float [columns]: an answer as a point of the matrix."""
         inner = self._inner(problem)
         x: NDArray[np.float64] = inner.values(_below(inner, problem), answer)
         return x
@@ -143,6 +144,8 @@ def _renames(formulation: Any, problem: Problem) -> str:
     """Why a formulation does not name the GPUs: no columns x[e,g], or it renames those that are alike."""
     experts, gpus = problem.workload.n_experts, problem.cluster.gpus
     at = {name: place for place, name in enumerate(formulation.matrix(problem).column_names)}
+    if not hasattr(formulation, "values"):
+        return "offers no values of a placement, which would tell whether it renames GPUs"
     if not all(f"x[{e},{g}]" in at for e in range(experts) for g in range(gpus)):
         return "has no columns x[e,g]"
     columns = np.array([[at[f"x[{e},{g}]"] for g in range(gpus)] for e in range(experts)])

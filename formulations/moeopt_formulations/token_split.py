@@ -31,6 +31,7 @@ class TokenSplit:
     """
 
     name: ClassVar[str] = "token-split"
+    states: ClassVar[str] = "moeopt.splitting.SplitProblem"
     summary: ClassVar[str] = "tokens split over the copies of a placement; smallest maximum load of a GPU"
 
     def supports(self, problem: object) -> str:

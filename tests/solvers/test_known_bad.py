@@ -1,0 +1,56 @@
+"""Instances that solvers got wrong: the door asks so that they come out right, or catches the claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moeopt.cluster import Cluster
+from moeopt.loads import LoadProblem
+from moeopt.matrix import Matrix, from_pyomo
+from moeopt.solvers.door import Session, Status
+from moeopt.statements import named_formulation
+
+# Recorded loads of one layer, 4 experts a GPU. With a feasibility tolerance of 1e-9, HiGHS 1.15.1 calls 92,739
+# optimal within a second.
+LOADS = """
+    47218 1868 8288 14221 14434 2017 14776 8976 27219 5004 74666 4653 973 16291 3395 3577
+    18095 45208 65068 10026 2299 17081 28288 12277 17304 35268 11584 16240 12198 6487 6227 73722
+"""
+LEAST, OPTIMUM = 79_524, 81_284  # a bound that arithmetic gives, and the optimum by enumeration
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with Session() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def even_loads() -> Matrix:
+    load = np.array([int(word) for word in LOADS.split()])
+    matrix, _ = from_pyomo(named_formulation("balance").build(LoadProblem(load, Cluster(1, 8, 4))))
+    lower = matrix.lower.copy()
+    (most,) = (at for at, name in enumerate(matrix.column_names) if not name.startswith("x"))
+    lower[most] = LEAST
+    return replace(matrix, lower=lower)
+
+
+def test_even_loads_come_out_right_as_the_door_asks(session: Session, even_loads: Matrix) -> None:
+    outcome = session.solve(even_loads)
+    assert (outcome.status, outcome.objective) == (Status.OPTIMAL, pytest.approx(OPTIMUM))
+
+
+def test_a_wrong_optimum_is_caught_by_a_start_that_is_better(session: Session, even_loads: Matrix) -> None:
+    right = session.solve(even_loads).x
+    said = ""
+    try:
+        again = session.solve(even_loads, start=right, options={"mip_feasibility_tolerance": 1e-9})
+    except RuntimeError as error:
+        said = str(error)
+    else:  # a version that gets it right
+        assert again.objective == pytest.approx(OPTIMUM)
+    assert not said or "optimal; its start is worth" in said
