@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 from moeopt.dispatch import Plan
@@ -14,13 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["every_candidate", "every_partition"]
 
 _MOST_EXPERTS = 8
+_MOST_JOINED = 100_000  # placements of several layers
 
 
 def every_candidate(problem: Problem) -> Iterator[Placement | Plan]:
     """All admissible placements of one layer, and of each the best dispatch where copies meet a load tolerance.
 
-    Up to the names of GPUs where these are interchangeable. ValueError for what is too large to list.
+    Of several layers only with a budget of copies over all of them, and no tolerance. Up to the names of GPUs where
+    these are interchangeable. ValueError for what is too large to list.
     """
+    if problem.total_replicas is not None:
+        yield from _every_joined(problem, problem.total_replicas)
+        return
     if problem.replicas:
         from moeopt.enumeration import every_placement
 
@@ -31,6 +39,27 @@ def every_candidate(problem: Problem) -> Iterator[Placement | Plan]:
         placement = candidate.placement if isinstance(candidate, Plan) else candidate
         if problem.max_moves is None or problem.moves(placement)[0] <= problem.max_moves:
             yield candidate
+
+
+def _every_joined(problem: Problem, total: int) -> Iterator[Placement]:
+    """Every choice of a number of copies for each layer, within the budget, and of a placement with so many."""
+    if problem.load_caps is not None:
+        raise ValueError(
+            f"several layers are listed without a load tolerance, found {problem.load_tolerance}"
+        )
+    choices: list[list[Placement]] = []
+    for index in range(len(problem.workload.layers)):
+        layer = problem.layer(index)  # without the budget
+        listed = (replace(layer, replicas=copies).candidates() for copies in range(problem.replicas + 1))
+        choices.append([found for part in listed for found in part if isinstance(found, Placement)])
+    if (count := prod(map(len, choices))) > _MOST_JOINED:
+        raise ValueError(
+            f"brute force ends at {_MOST_JOINED:,} placements of several layers, found {count:,}"
+        )
+    for parts in product(*choices):
+        joined = Placement.join(parts)
+        if int(joined.hosts.sum()) - joined.primary.size <= total:
+            yield joined
 
 
 def every_partition(problem: Problem) -> Iterator[Placement]:

@@ -11,6 +11,7 @@ from moeopt import __version__, flags
 from moeopt.allocate_cli import allocate
 from moeopt.capacity_cli import capacity
 from moeopt.compare_cli import compare
+from moeopt.migration_cli import moves
 from moeopt.place_cli import place
 from moeopt.terminal import progress, show
 
@@ -69,6 +70,7 @@ app.command()(place)
 app.command()(compare)
 app.command()(allocate)
 app.command()(capacity)
+app.command()(moves)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from moeopt.weights import CEILING, family_multipliers
 
 __all__ = ["Risk", "tail_share"]
 
+SMALL = 1 << 24  # common multiple of token counts: float solvers still see single tokens beside it
 FINEST = 1_000  # parts into which shares of families are divided where no smaller denominator is exact
 
 
@@ -62,9 +63,7 @@ class Risk:
             masses, total = [int(share > 0) for share in shares], 1
         else:
             masses, total = _parts([share / sum(shares) for share in shares], tail)
-        counted = {name: 1.0 for name, mass in zip(families, masses, strict=True) if mass}
-        units = family_multipliers(families, tokens, weights=counted, ceiling=CEILING // total)
-        return cls(tuple(masses), total, tuple(units.tolist()))
+        return cls(tuple(masses), total, _units(families, tokens, masses, ceiling=CEILING // total))
 
     def mixture(self, costs: Sequence[int]) -> tuple[int, ...]:
         """The m of the objective, given the cost of each family: the dearest families first."""
@@ -101,6 +100,17 @@ def tail_share(value: Fraction | float | str | None) -> Fraction | None:
     if not 0 <= share <= 1:
         raise ValueError(f"tail must lie between 0 (the worst family) and 1 (the mean), found {value}")
     return None if share == 1 else share
+
+
+def _units(
+    families: Sequence[str], tokens: NDArray[np.int64], masses: Sequence[int], *, ceiling: int
+) -> tuple[int, ...]:
+    """The inverse token counts as whole numbers: exact where these have a small multiple in common, else rounded."""
+    common = lcm(*(int(count) for count, mass in zip(tokens, masses, strict=True) if mass))
+    if common <= SMALL:
+        return tuple(common // int(count) if mass else 0 for count, mass in zip(tokens, masses, strict=True))
+    counted = {name: 1.0 for name, mass in zip(families, masses, strict=True) if mass}
+    return tuple(family_multipliers(families, tokens, weights=counted, ceiling=ceiling).tolist())
 
 
 def _parts(shares: list[Fraction], tail: Fraction) -> tuple[list[int], int]:

@@ -15,20 +15,32 @@ from moeopt.certificate import Certificate, Proof
 from moeopt.checker import check_layer
 from moeopt.claims import claimed_bound, verdict
 from moeopt.formulation import Formulation
+from moeopt.heuristics.migrate import Migrate
+from moeopt.heuristics.mixture import Mixture
+from moeopt.heuristics.replicate import Replicate
 from moeopt.heuristics.swap import Swap
 from moeopt.judged import Judged
-from moeopt.method import Incumbent, Method
+from moeopt.method import Heuristic, Incumbent, Method
 from moeopt.placement import Placement
+from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
 from moeopt.rows_tree_checker import check_rows
 from moeopt.rowsearch import RowSearch
 from moeopt.solvers.door import Session
+from moeopt.solvers.scaled import ScaledSession
 from moeopt.statement import Statement
 from moeopt.stop import Clock, Stop
 
 __all__ = ["Answer", "solve_model", "solve_rows"]
 
-_OPENING = Swap(restarts=4, kicks=25)
+
+def opening_of(problem: Problem) -> Heuristic:
+    """A quick search for a good start."""
+    if problem.replicas:
+        return Replicate(kicks=5)
+    if problem.max_moves is not None:
+        return Migrate()
+    return Swap(restarts=4, kicks=25) if problem.risk is None else Mixture()
 
 
 def solve_rows(
@@ -59,7 +71,11 @@ def solve_rows(
 
     def openings() -> Iterator[Placement]:
         rng = np.random.default_rng(seed)
-        yield from _OPENING.search(problem, clock=clock, rng=rng, start=incumbent.placement)
+        opening = opening_of(problem)
+        if opening.supports(problem):
+            yield lightest(problem)
+        else:
+            yield from opening.search(problem, clock=clock, rng=rng, start=incumbent.placement)
 
     with ExitStack() as stack:
         run = _prepare(stack, formulation, problem, solver=solver, session=session, clock=clock, seed=seed)
@@ -198,9 +214,9 @@ def _prepare(
     if reason := formulation.supports(problem):
         raise ValueError(f"formulation {formulation.name} does not fit this problem: {reason}")
     statement = Statement.of(formulation, problem)
-    searcher = session if session is not None else stack.enter_context(Session(solver))
+    searcher = session if session is not None else stack.enter_context(ScaledSession(solver))
     whole = not getattr(searcher, "linear", True)
-    linear = stack.enter_context(Session()) if whole else searcher
+    linear = stack.enter_context(ScaledSession()) if whole else searcher
     return RowSearch(
         statement,
         linear,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt import claims
+from moeopt import claims, wide
 from moeopt.branching import Tree, scale_of, sparse
 from moeopt.certificate import Proof
 from moeopt.formulation import Provable
@@ -95,9 +95,11 @@ class RowSearch:
 
     def relax(self) -> None:
         """Solve the linear relaxation, adding broken rows until none is broken or the clock has run out."""
+        if wide.relaxed(self):
+            return
         self.session.load(self.statement.matrix)
         while not self.clock.expired:
-            outcome = self._ask(
+            outcome = self.ask(
                 lambda: self.session.resolve(
                     seconds=self.clock.left, seed=self.seed, should_stop=lambda: self.clock.expired
                 )
@@ -112,7 +114,7 @@ class RowSearch:
             if fresh is None:
                 whole = outcome.x[self.statement.matrix.integer]
                 if np.abs(whole - np.round(whole)).max(initial=0.0) < claims.CLAIM:
-                    self._offer(outcome.x)
+                    self.consider(outcome.x)
                 return
             self.session.add_rows(rows=fresh.rows, row_lower=fresh.lower, row_upper=fresh.upper)
 
@@ -161,7 +163,7 @@ class RowSearch:
         top = tree.grow(
             root,
             cost=lambda: self.best.cost,
-            offer=self._offer,
+            offer=self.consider,
             most_nodes=most_nodes,
             most_numbers=MOST_NUMBERS,
         )
@@ -194,23 +196,27 @@ class RowSearch:
             if self.whole:
                 matrix = replace(matrix, integer=np.ones_like(matrix.integer))
             left = None if limit is None else max(0.0, limit - (self.clock.elapsed - begun))
-            outcome = self._ask(
-                lambda matrix=matrix, start=start, left=left: self.searcher.solve(  # type: ignore[misc]
-                    matrix,
+            core = wide.core_of(self, matrix)
+            begin = None if start is None else core.inside(start)
+            outcome = self.ask(
+                lambda core=core, begin=begin, left=left: self.searcher.solve(  # type: ignore[misc]
+                    core.matrix,
                     seconds=left,
                     gap=self.clock.stop.gap,
                     seed=self.seed,
-                    start=start,
-                    on_incumbent=lambda x, _: self._offer(x),
+                    start=begin,
+                    on_incumbent=lambda x, _, core=core: self.consider(core.outside(x)),
                     should_stop=self._finished,
                 )
             )
             if outcome is None:
                 return
+            if outcome.x is not None:
+                outcome = replace(outcome, x=core.outside(outcome.x))
             self.nodes += outcome.nodes
             if outcome.bound is not None:
                 self.claimed = max(outcome.bound, outcome.bound if self.claimed is None else self.claimed)
-            answer = None if outcome.x is None else self._offer(outcome.x)
+            answer = None if outcome.x is None else self.consider(outcome.x)
             if outcome.status != Ending.OPTIMAL:
                 return
             if answer is not None:
@@ -234,7 +240,7 @@ class RowSearch:
         if self.proof is not None:
             self._prove_tree(self._root(), most_nodes=1 << 30)
 
-    def _ask(self, question: Callable[[], Outcome]) -> Outcome | None:
+    def ask(self, question: Callable[[], Outcome]) -> Outcome | None:
         """What the solver answers, its ending noted; None when it contradicts itself or its start."""
         try:
             outcome = question()
@@ -254,7 +260,7 @@ class RowSearch:
                 self.contradiction = "the solver calls a model unbounded whose columns are bounded"
         return outcome
 
-    def _offer(self, x: NDArray[np.float64]) -> Any:
+    def consider(self, x: NDArray[np.float64]) -> Any:
         """Judge a point; None when it breaks a lazy row, which is then known, or stands for no answer."""
         whole = np.where(self.statement.matrix.integer, np.round(x), x)
         if self.statement.separate(whole) is not None:

@@ -15,6 +15,7 @@ from moeopt.formulation import Formulation, LazyRows
 from moeopt.judged import Judged
 from moeopt.matrix import Matrix, canonical, from_pyomo
 from moeopt.solvers.door import Session, Status
+from moeopt.solvers.scaled import ScaledSession
 from moeopt.statement import cost_unit
 
 __all__ = ["brute_force", "check_formulation", "check_solver", "every_partition"]
@@ -50,7 +51,7 @@ def check_formulation(
     Raises AssertionError with the problem's numbers where one of these fails, ValueError when every problem
     is refused by `supports`.
     """
-    own = Session() if session is None else session
+    own = ScaledSession() if session is None else session
     stated = 0
     try:
         for problem in problems:

@@ -103,7 +103,9 @@ def test_no_refused_tolerance_can_be_met(problem: Problem, tolerance: str, data:
         assert least > Fraction(tolerance)
         for placement in every_partition(free):
             loads = np.bincount(placement.primary[0], weights=sets.load, minlength=gpus)
-            shares = [Fraction(int(load) * sum(speeds), speed) for load, speed in zip(loads, speeds, strict=True)]
+            shares = [
+                Fraction(int(load) * sum(speeds), speed) for load, speed in zip(loads, speeds, strict=True)
+            ]
             assert max(shares) > (1 + Fraction(tolerance)) * free.load_total
 
 

@@ -50,6 +50,8 @@ PROVERS = (
     "columns",
     "exact",
     "exact_cover",
+    "exchanges",
+    "fixing",
     "inclusion",
     "matching",
     "multipliers",
@@ -57,8 +59,10 @@ PROVERS = (
     "rows",
     "rowsearch",
     "set_partition",
+    "sifting",
     "statement",
     "triples",
+    "wide",
 )
 FORBIDDEN = ("utils", "tmp", "data2", "phy2log")
 LONGEST = 300

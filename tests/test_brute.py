@@ -86,7 +86,9 @@ def test_copies_are_listed_too(problem: Problem) -> None:
 
 @settings(SMALL, max_examples=30)
 @given(problem=any_problems(extras=("replicas",), most_experts=4))
-def test_under_a_tolerance_copies_come_with_a_dispatch_no_dearer_than_the_guarded_one(problem: Problem) -> None:
+def test_under_a_tolerance_copies_come_with_a_dispatch_no_dearer_than_the_guarded_one(
+    problem: Problem,
+) -> None:
     assume(problem.replicas > 0)
     assume(problem.load_tolerance is not None)
     for candidate in every_candidate(problem):
@@ -105,3 +107,22 @@ def test_what_is_too_large_is_refused() -> None:
         next(every_partition(two))
     with pytest.raises(ValueError, match="1 replicas"):
         next(every_partition(replace(two.layer(0), replicas=1)))
+
+
+def test_several_layers_share_a_budget_of_copies() -> None:
+    ids = np.array([[[0, 1], [0, 2]], [[1, 2], [0, 1]], [[0, 2], [0, 2]]])
+    problem = Problem.from_trace(Trace(ids, 3), Cluster(1, 2, 3), replicas=2, total_replicas=3)
+    listed = list(problem.candidates())
+    assert all(problem.violation(placement) == "" for placement in listed)
+    least = []
+    for split in ((0, 2), (1, 2), (2, 1), (2, 0), (1, 1)):
+        layers = [replace(problem.layer(index), total_replicas=None) for index in (0, 1)]
+        least.append(
+            sum(
+                brute_force(replace(layer, replicas=r))[0] or 0
+                for layer, r in zip(layers, split, strict=True)
+            )
+        )
+    assert min(map(problem.cost, listed)) == min(least)
+    with pytest.raises(ValueError, match="several layers are listed without a load tolerance"):
+        list(replace(problem, load_tolerance=1).candidates())

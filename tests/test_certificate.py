@@ -205,4 +205,6 @@ def test_parts_that_are_joined_without_placements_lose_their_dispatch() -> None:
     bare = Certificate(certificate.fields, (replace(certificate.proofs[0], cost=None, dispatch=None),), None)
     joined = Certificate.join([certificate, replace(bare, proofs=(replace(bare.proofs[0], layer_id=8),))])
     assert joined is not None
-    assert [(proof.cost, proof.dispatch, proof.optimal) for proof in joined.proofs] == [(None, None, False)] * 2
+    assert [(proof.cost, proof.dispatch, proof.optimal) for proof in joined.proofs] == [
+        (None, None, False)
+    ] * 2

@@ -266,7 +266,9 @@ def test_the_tolerance_reached_is_measured_by_speed() -> None:
     problem = Problem.from_trace(TRACE, cluster, load_tolerance="0.25")
     result = Fixed(((0, 0, 1, 1), (0, 1, 1, 0))).solve(problem, stop=FREELY, seed=0)
     (sets,) = problem.workload.layers
-    loads = [[int(sets.load[np.array(way) == gpu].sum()) for gpu in (0, 1)] for way in ((0, 0, 1, 1), (0, 1, 1, 0))]
+    loads = [
+        [int(sets.load[np.array(way) == gpu].sum()) for gpu in (0, 1)] for way in ((0, 0, 1, 1), (0, 1, 1, 0))
+    ]
     reached = min(max(Fraction(low * 4, 8), Fraction(high * 4, 24)) - 1 for low, high in loads)
     assert result.tolerance_reached == pytest.approx(float(reached), abs=1e-4)
     assert result.status == "none-found"

@@ -417,7 +417,13 @@ def test_everything_that_costs_or_rules_depend_on_is_in_the_digest(
     if "workload" in change or wide.replicas:
         change = {**change, "replicas": 0}
     if "workload" in change:
-        change = {**change, "incumbent": None, "max_moves": None, "family_weights": None, "cluster": Cluster(1, 2, 4)}
+        change = {
+            **change,
+            "incumbent": None,
+            "max_moves": None,
+            "family_weights": None,
+            "cluster": Cluster(1, 2, 4),
+        }
     changed = replace(wide, **change)
     assert changed.digest != wide.digest
     assert replace(wide).digest == wide.digest

@@ -17,13 +17,17 @@ from moeopt.method import Incumbent, Method
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
-from moeopt.rows import solve_rows
-from moeopt.solvers.door import Session
+from moeopt.loads import LoadProblem
+from moeopt.rows import solve_model, solve_rows
+from moeopt.rows_tree_checker import check_rows
+from moeopt.solvers.door import Session, installed
 from moeopt.stop import Stop
 from moeopt.testing import brute_force
 from moeopt.trace import Trace
 from moeopt_formulations.assignment import Assignment
+from moeopt_formulations.balance import Balance
 from moeopt_formulations.pairs import Pairs
+from tests.loads_strategies import load_problems
 from tests.problem_strategies import problems
 
 EXACT = Stop(seconds=None)
@@ -196,3 +200,86 @@ def test_a_time_limit_of_nothing_keeps_the_start(session: Session) -> None:
 def test_a_problem_the_formulation_does_not_state_is_refused(session: Session) -> None:
     with pytest.raises(ValueError, match="pairs does not fit this problem: needs GPUs with equal slots"):
         run(Pairs(), problem_of(8, Cluster(1, 2, (5, 3))), session=session)
+
+
+@settings(SMALL, max_examples=12)
+@given(problem=load_problems())
+def test_any_problem_that_judges_its_answers_is_solved_and_proved(
+    session: Session, problem: LoadProblem
+) -> None:
+    least, _ = brute_force(problem)
+    answer = solve_model(Balance(), problem, stop=EXACT, session=session)
+    if least is None:
+        assert (answer.answer, answer.cost) == (None, None)
+        return
+    assert (answer.status, answer.cost, answer.bound) == ("certified-optimal", least, least)
+    assert problem.violation(answer.answer) == ""
+    assert problem.cost(answer.answer) == least
+    assert answer.proof is not None
+    assert (answer.proof.kind, answer.proof.cost, answer.proof.optimal) == ("rows", least, True)
+    assert answer.proof.digest == problem.digest
+    assert check_rows(problem, answer.proof) == ""
+    assert [event.cost for event in answer.history if event.cost is not None][-1] == least
+
+
+def uneven() -> LoadProblem:
+    """Loads whose mean no GPU can have."""
+    return LoadProblem(np.array([7, 7, 6, 5, 5]), Cluster(1, 2, 4))
+
+
+def test_a_start_is_the_first_answer_and_is_improved(session: Session) -> None:
+    problem = uneven()
+    start = problem.partition([0, 0, 0, 1, 1])
+    answer = solve_model(Balance(), problem, stop=EXACT, session=session, start=start)
+    assert (answer.status, answer.cost) == ("certified-optimal", brute_force(problem)[0])
+    assert answer.history[0].cost == problem.cost(start) == 20
+    crowded = LoadProblem(problem.load, Cluster(1, 2, 3)).partition([0, 0, 0, 0, 1])
+    refused = solve_model(
+        Balance(), LoadProblem(problem.load, Cluster(1, 2, 3)), stop=EXACT, session=session, start=crowded
+    )
+    assert refused.status == "certified-optimal"
+
+
+def test_without_time_a_model_keeps_its_start_and_claims_nothing(session: Session) -> None:
+    problem = uneven()
+    start = problem.partition([0, 0, 0, 1, 1])
+    answer = solve_model(Balance(), problem, stop=Stop(seconds=1e-9), session=session, start=start)
+    assert (answer.status, answer.answer, answer.cost) == ("feasible", start, 20)
+    assert (answer.bound, answer.proof, answer.claimed_bound) == (None, None, None)
+    nothing = solve_model(Balance(), problem, stop=Stop(seconds=1e-9), session=session)
+    assert (nothing.status, nothing.answer, nothing.cost) == ("none-found", None, None)
+
+
+def test_a_model_is_solved_by_a_solver_of_whole_columns_alone() -> None:
+    if reason := installed("cpsat"):
+        pytest.skip(reason)
+    problem = uneven()
+    answer = solve_model(Balance(), problem, stop=EXACT, solver="cpsat")
+    assert (answer.status, answer.cost, answer.solver) == (
+        "certified-optimal",
+        brute_force(problem)[0],
+        "cpsat",
+    )
+
+
+def test_a_model_of_another_problem_is_refused(session: Session) -> None:
+    with pytest.raises(
+        ValueError, match="balance does not fit this problem: states a LoadProblem, found Problem"
+    ):
+        solve_model(Balance(), problem_of(), stop=EXACT, session=session)
+
+
+@dataclass(frozen=True)
+class Unbalanced(Balance):
+    """Wrong: its costs are twice what an answer costs."""
+
+    def build(self, problem: LoadProblem) -> Any:
+        model = super().build(problem)
+        model.cost.set_value(2 * model.cost.expr)
+        return model
+
+
+def test_a_wrong_model_is_a_disagreement_and_proves_nothing(session: Session) -> None:
+    answer = solve_model(Unbalanced(), uneven(), stop=EXACT, session=session)
+    assert answer.status == "disagreement"
+    assert answer.bound is None or answer.bound <= (brute_force(uneven())[0] or 0)

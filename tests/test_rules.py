@@ -92,7 +92,9 @@ def test_the_gpu_that_is_farthest_over_its_own_cap_is_named() -> None:
 def test_a_dispatch_is_judged_after_the_placement() -> None:
     problem = problem_of()
     plan = problem.plan(EVEN)
-    short = Plan(EVEN, (plan.dispatches[0], replace(plan.dispatches[1], tokens=plan.dispatches[1].tokens * 2)))
+    short = Plan(
+        EVEN, (plan.dispatches[0], replace(plan.dispatches[1], tokens=plan.dispatches[1].tokens * 2))
+    )
     assert violation_of(problem, short) == "layer 9: expert set 0 has 1 tokens of family 0, 2 served"
     tight = problem_of(Cluster(1, 2, (3, 1)))
     assert violation_of(tight, short) == "layer 3: GPU 1 holds 2 experts, slots are 1"

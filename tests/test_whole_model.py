@@ -105,9 +105,7 @@ def test_no_point_costs_less_than_the_multipliers_prove(
             assert cost >= model.bound(proved, scale)
 
 
-@given(
-    dual=st.integers(-(10**30), 10**30), scale=st.integers(1, 1 << 64), divisor=st.integers(1, 1000)
-)
+@given(dual=st.integers(-(10**30), 10**30), scale=st.integers(1, 1 << 64), divisor=st.integers(1, 1000))
 def test_a_bound_is_the_dual_rounded_up_to_a_multiple(dual: int, scale: int, divisor: int) -> None:
     model = replace(WholeModel.of(Stated(matrix_of()), None), divisor=divisor)  # type: ignore[arg-type]
     assert model.bound(dual, scale) == divisor * ceil(Fraction(dual, scale * divisor))
@@ -197,7 +195,10 @@ def test_a_divisor_needs_whole_columns_wherever_there_is_a_cost(
         ({"row_lower": [0.1, -INF]}, r"row_lower must be .*, found \[0\.1\]"),
         ({"row_upper": [INF, 8.9]}, r"row_upper must be .*, found \[8\.9\]"),
         ({"upper": [1.0, 2.0**54]}, r"upper bounds must be .*, found \[1\.8.*e\+16\]"),
-        ({"rows": csr_array(np.array([[2.0**60, 2.0], [0.0, 3.0]]))}, r"rows must be .*, found \[1\.15.*e\+18\]"),
+        (
+            {"rows": csr_array(np.array([[2.0**60, 2.0], [0.0, 3.0]]))},
+            r"rows must be .*, found \[1\.15.*e\+18\]",
+        ),
     ],
 )
 def test_what_is_not_whole_is_refused_and_named(fields: dict[str, Any], words: str) -> None:

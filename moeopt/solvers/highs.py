@@ -14,7 +14,7 @@ import numpy as np
 from highspy import HighsModelStatus, HighsStatus
 from numpy.typing import NDArray
 
-from moeopt.solvers.kit import refuse_options
+from moeopt.solvers.kit import empty, refuse_options
 from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
 
 __all__ = ["Highs"]
@@ -91,8 +91,13 @@ class Highs:
         self._configure(self._loaded, limits)
         if self._fresh and "solver" not in limits.options:
             self._loaded.setOptionValue("solver", "ipm")
+        outcome = self._run(self._loaded, limits, watch, whole=False)
+        if self._fresh and outcome.status in (Status.INFEASIBLE, Status.INFEASIBLE_OR_UNBOUNDED):
+            self._loaded.clearSolver()  # seen to be wrong where simplex and presolve find an optimum
+            self._configure(self._loaded, limits)
+            outcome = self._run(self._loaded, limits, watch, whole=False)
         self._fresh = False
-        return self._run(self._loaded, limits, watch, whole=False)
+        return outcome
 
     def _configure(self, highs: Any, limits: Limits) -> None:
         refuse_options("HiGHS", limits.options, own=_OWN_OPTIONS)
@@ -115,7 +120,8 @@ class Highs:
 
     def _run(self, highs: Any, limits: Limits, watch: Watch, *, whole: bool) -> Outcome:
         if highs.getNumCol() == 0:
-            return _constant(highs)
+            lp = highs.getLp()
+            return empty(np.array(lp.row_lower_), np.array(lp.row_upper_), offset=float(lp.offset_))
         if limits.deadline is not None:
             left = max(0.0, limits.deadline - time.monotonic())
             # Linear models are timed by the life of the instance, mixed-integer ones by the run.
@@ -281,21 +287,3 @@ def _point(highs: Any, status: Status, info: Any) -> tuple[Floats | None, float 
     if not feasible or status not in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED):
         return None, None
     return np.array(solution.col_value), float(info.objective_function_value)
-
-
-def _constant(highs: Any) -> Outcome:
-    """A model without columns, which HiGHS calls empty whatever its rows and its offset say."""
-    lp = highs.getLp()
-    lower, upper = np.array(lp.row_lower_), np.array(lp.row_upper_)
-    if (lower > 0.0).any() or (upper < 0.0).any():
-        return Outcome(status=Status.INFEASIBLE)
-    none = np.zeros(0)
-    value = float(lp.offset_)
-    return Outcome(
-        status=Status.OPTIMAL,
-        x=none,
-        objective=value,
-        bound=value,
-        row_duals=np.zeros(lower.size),
-        col_duals=none,
-    )

@@ -17,6 +17,7 @@ from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
 __all__ = [
     "Progress",
     "constant",
+    "empty",
     "ended",
     "left",
     "polled",
@@ -127,19 +128,23 @@ def refuse_numbers(solver: str, model: Model) -> None:
 
 
 def constant(model: Model) -> Outcome | None:
-    """The outcome of a model without columns; None when it has some."""
+    """The outcome of a model without columns, which solvers treat as they please; None for any other."""
     if model.cost.size:
         return None
-    if (model.row_lower > 0.0).any() or (model.row_upper < 0.0).any():
+    return empty(model.row_lower, model.row_upper, offset=model.offset)
+
+
+def empty(lower: Floats, upper: Floats, *, offset: float) -> Outcome:
+    """The outcome of rows without columns."""
+    if (lower > 0.0).any() or (upper < 0.0).any():
         return Outcome(status=Status.INFEASIBLE)
-    none = np.zeros(0)
     return Outcome(
         status=Status.OPTIMAL,
-        x=none,
-        objective=model.offset,
-        bound=model.offset,
-        row_duals=np.zeros(model.row_lower.size),
-        col_duals=none,
+        x=np.zeros(0),
+        objective=offset,
+        bound=offset,
+        row_duals=np.zeros(lower.size),
+        col_duals=np.zeros(0),
     )
 
 

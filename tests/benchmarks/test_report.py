@@ -5,8 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.report import README as REAL
-from benchmarks.report import TABLES, table, update
+from benchmarks.report import PAGES, TABLES, table, update
 from benchmarks.run import RESULTS, Key, Store
 from benchmarks.suite import METHODS
 
@@ -38,7 +37,7 @@ def _presets(folder: Path, **changed: Any) -> None:
 
 def test_a_stale_readme_is_detected_and_brought_up_to_date(readme: Path, tmp_path: Path) -> None:
     _presets(tmp_path)
-    options = ["report", "--readme", str(readme), "--folder", str(tmp_path)]
+    options = ["report", "--page", str(readme), "--folder", str(tmp_path)]
     runner = CliRunner()
     assert runner.invoke(app, [*options, "--check"]).exit_code == 1
     assert readme.read_text(encoding="utf-8") == README
@@ -50,16 +49,16 @@ def test_a_stale_readme_is_detected_and_brought_up_to_date(readme: Path, tmp_pat
     assert "| synthetic-64 | 64, 6 | 16 | 3.1 | 0.50 | 4.25 | 30.0 % | 4.0 % |" in text
     assert "`python -m benchmarks run presets`" in text
     _presets(tmp_path, reduction=0.25)
-    assert update(readme, folder=tmp_path, write=False) == ["presets"]
+    assert update([readme], folder=tmp_path, write=False) == ["presets"]
 
 
-def test_the_readme_shows_the_stored_rows() -> None:
-    stale = update(REAL, folder=RESULTS, write=False)
+def test_the_pages_show_the_stored_rows() -> None:
+    stale = update(PAGES, folder=RESULTS, write=False)
     assert not stale, f"python -m benchmarks report brings {', '.join(stale)} up to date"
 
 
 def test_a_table_without_rows_is_empty(readme: Path, tmp_path: Path) -> None:
-    assert set(update(readme, folder=tmp_path)) == set(TABLES)
+    assert set(update([readme], folder=tmp_path)) == set(TABLES)
     assert "old" not in readme.read_text(encoding="utf-8")
     assert all(table(name, folder=tmp_path) == "" for name in TABLES)
 
@@ -68,10 +67,19 @@ def test_markers_and_tables_answer_to_each_other(readme: Path, tmp_path: Path) -
     _presets(tmp_path)
     readme.write_text("<!-- table:unheard-of -->\n<!-- /table -->\n", encoding="utf-8")
     with pytest.raises(ValueError, match="unheard-of"):
-        update(readme, folder=tmp_path)
+        update([readme], folder=tmp_path)
     readme.write_text("no markers\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no marker <!-- table:presets -->"):
-        update(readme, folder=tmp_path)
+        update([readme], folder=tmp_path)
+
+
+def test_a_table_with_rows_has_a_marker_on_some_page(readme: Path, tmp_path: Path) -> None:
+    _presets(tmp_path)
+    other = tmp_path / "FINDINGS.md"
+    other.write_text("<!-- table:presets -->\nold\n<!-- /table -->\n", encoding="utf-8")
+    readme.write_text("no markers\n", encoding="utf-8")
+    assert update([readme, other], folder=tmp_path) == ["presets"]
+    assert "| synthetic-64 |" in other.read_text(encoding="utf-8")
 
 
 def test_rows_that_contradict_themselves_are_named_below_the_table(tmp_path: Path) -> None:
@@ -111,31 +119,6 @@ def test_held_out_rows_become_means_and_deviations_with_the_null_beside_them(tmp
     assert "| sample | linear | 1.300 ± 0.100 | 30.0 ± 10.0 % | – |" in text
     assert "null of" not in text
     assert "over 3 splits" in text
-
-
-def test_formulation_rows_tell_proved_from_claimed_and_from_out_of_time(tmp_path: Path) -> None:
-    rows = []
-    for method, status, share, seconds in (
-        ("Exact(formulation=Assignment())", "certified-gap", 0.525, 60.02),
-        ("Exact(formulation=Pairs())", "solver-claimed", 0.9, 12.34),
-        ("Exact(formulation=Blocks())", "certified-optimal", 1.0, 0.1234),
-    ):
-        key = Key("gpt-oss-20b, 12 experts, cut", 10, method, 0, "Stop()")
-        size: dict[str, Any] = {"rows": 13, "lazy_rows": 660 if "Pairs" in method else 0, "columns": 793}
-        found: dict[str, Any] = {
-            "status": status,
-            "certified_share": share,
-            "seconds": seconds,
-            "build_seconds": 0.01,
-        }
-        rows.append(key.row("done", source="gpt-oss-20b", experts=12, **size, **found))
-    Store(tmp_path / "formulations.jsonl").append(rows)
-    text = table("formulations", folder=tmp_path)
-    assert (
-        "| gpt-oss-20b, layer 10 | 12 | 52.5 % certified, 60 s | claimed, 12 s; 90.0 % certified | "
-        "proved, 0.12 s | – |" in text
-    )
-    assert "13 + 660 on demand × 793 (0.01 s)" in text
 
 
 def test_a_certified_run_is_one_line_and_its_layers_give_the_times(tmp_path: Path) -> None:

@@ -1,19 +1,29 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as every_experiment  # noqa: F401 - registers them
 from benchmarks.cases import Absent, case
-from benchmarks.run import Key, Row, Store, Task, judge, machine, perform, perform_all, versions
-from benchmarks.sizes import paired
+from benchmarks.run import (
+    Key,
+    Row,
+    Store,
+    Task,
+    disputed,
+    forecast,
+    judge,
+    left,
+    machine,
+    perform,
+    perform_all,
+    versions,
+)
 from benchmarks.suite import EXPERIMENTS, trouble
 from moeopt.api import solve
-from moeopt.heuristics.swap import pair_sets
-from moeopt.problem import Problem
 from moeopt.stop import Stop
-from moeopt.workload import Workload
 
 
 def _task(name: str, measure: Callable[[], list[Row]] | None = None) -> Task:
@@ -105,26 +115,33 @@ def test_the_judge_passes_a_proved_placement_and_names_what_was_tampered_with() 
     assert judge(problem, unproved, recorded).status == "disagreement"
 
 
-def test_pairs_of_all_experts_have_the_cut_of_the_layer() -> None:
-    one = replace(case("sample, cut"), layers=(2,))
-    recorded = one.trace()
-    whole, pairs = one.problem(recorded), one.problem(paired(recorded, experts=recorded.n_experts))
-    placement = solve(whole, "linear").placement
-    assert placement is not None
-    assert pairs.cost(placement) == whole.cost(placement)
+def test_a_row_that_contradicts_a_stored_one_becomes_a_disagreement(store: Store) -> None:
+    def first(row: Row, others: Sequence[Row]) -> str:
+        return "" if not others else f"another is {others[0]['case']}"
+
+    assert perform_all([_task("a"), _task("b")], store, workers=1, contradiction=first) == 2
+    assert [row["found"]["status"] for row in store.rows()] == ["feasible", "disagreement"]
+    assert trouble(store.rows()) == ["b, layer None, Linear(): disagreement: another is a"]
+    assert perform_all([_task("c")], store, workers=1, contradiction=first) == 1
+    assert store.rows()[-1]["reason"] == "another is a"
 
 
-def test_pairs_of_the_most_loaded_experts_are_the_heaviest_part_of_the_co_activation() -> None:
-    recorded = case("sample").trace().layers([3])
-    (sets,) = Workload.from_trace(recorded).layers
-    small = paired(recorded, experts=12)
-    (kept,) = Workload.from_trace(small).layers
-    heaviest = sorted(sets.load.argsort(kind="stable")[::-1][:12].tolist())
-    _, weights = pair_sets(sets, sets.counts.sum(axis=1))
-    affinity = sets.affinity(sets.counts.sum(axis=1))[heaviest][:, heaviest]
-    assert kept.counts.sum() == affinity.sum() // 2 < weights.sum()
-    assert (small.n_experts, small.top_k) == (12, 2)
-    Problem(Workload.from_trace(small), replace(case("sample"), gpus=3).cluster, objective="cut")
+def test_what_did_not_run_contradicts_nothing() -> None:
+    row = _task("a").key.row("skipped", reason="no trace")
+    assert disputed(row, "its bound is above a cost") == row
+
+
+def test_the_forecast_goes_by_stored_runs_of_the_same_case_and_else_by_the_limit(store: Store) -> None:
+    tasks = [replace(_task(name), seconds=120.0) for name in ("a", "b")]
+    assert (
+        forecast(tasks, store, workers=2) == "2 runs to go, 2 at a time, at most 2 min, by stored runs 2 min"
+    )
+    other = replace(tasks[0].key, seed=1)
+    store.append([other.row("done", wall_seconds=60.0)])
+    assert forecast(tasks, store) == "2 runs to go, 1 at a time, at most 4 min, by stored runs 3 min"
+    assert forecast([_task("a")], store) == "1 runs to go, 1 at a time"
+    store.append([tasks[0].key.row("done")])
+    assert left(tasks, store) == tasks[1:]
 
 
 def test_tasks_of_an_experiment_have_distinct_keys() -> None:

@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
+from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.swap import Swap, SwapCut, pair_sets
 from moeopt.problem import Problem
 from moeopt.seating import Seating
 from moeopt.stop import Stop
 from moeopt.testing import brute_force
 from moeopt.trace import Trace
-from tests.problem_strategies import problems
+from tests.problem_strategies import any_problems, problems
 
 FREELY = Stop(seconds=None)
 SHORT = Swap(restarts=2, kicks=30)
@@ -217,3 +218,35 @@ def test_the_fan_out_of_pairs_is_the_cut(problem: Problem) -> None:
         nodes = problem.cluster.node_of[gpu_of]
         total += weight * problem.cluster.node_cost * int(nodes[e] != nodes[f])
     assert total == problem.cost(problem.partition(gpu_of))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=any_problems(extras=("speeds", "tail")), seed=st.integers(0, 9))
+@pytest.mark.parametrize("method", [SHORT, SwapCut(restarts=2, kicks=30), Lpt()], ids=lambda m: str(m.name))
+def test_gpus_of_unequal_speed_keep_their_own_caps(method: Any, problem: Problem, seed: int) -> None:
+    """By the loads of every GPU and the caps that its speed gives it; none found says how close it came."""
+    result = method.solve(problem, stop=FREELY, seed=seed)
+    least = brute_force(problem)[0]
+    if result.placement is None:
+        assert problem.load_caps is not None
+        assert result.tolerance_reached is None or result.tolerance_reached >= problem.load_tolerance
+        return
+    assert least is not None
+    assert result.cost >= least
+    if problem.load_caps is not None:
+        (sets,) = problem.workload.layers
+        gpu_of = result.placement.primary[0]
+        loads = np.bincount(gpu_of, weights=sets.load, minlength=problem.cluster.gpus)
+        assert (loads <= problem.load_caps).all()
+
+
+def test_heavy_experts_find_the_fast_gpu() -> None:
+    """Three quarters of the load fit the fast GPU alone."""
+    chosen = [[0]] * 6 + [[1]] * 3 + [[2]] * 2 + [[3]]
+    trace = Trace(np.array(chosen)[:, None], 4)
+    problem = Problem.from_trace(trace, Cluster(1, 2, 3, speeds=(1, 3)), load_tolerance="0")
+    for method in (SHORT, Lpt()):
+        placement = method.solve(problem, stop=FREELY, seed=0).placement
+        assert placement is not None
+        loads = np.bincount(placement.primary[0], weights=problem.workload.layers[0].load)
+        assert loads.tolist() == [3, 9]
