@@ -184,11 +184,11 @@ class Tree:
 
     def _refute(self, node: _Node, best: int | None) -> bool:
         """Multipliers that show that no point is left: those of the model that pays for broken rows alone."""
-        elastic = _elastic(self._matrix, node.lower, node.upper)
+        elastic, largest = _elastic(self._matrix, node.lower, node.upper)
         outcome = self.session.solve(elastic, relax=True, seconds=self.clock.left, seed=self.seed)
         if outcome.status != Status.OPTIMAL or outcome.row_duals is None:
             return False
-        ray = whole_multipliers(self._matrix, outcome.row_duals, unit=1, scale=1 << _PRECISION)
+        ray = whole_multipliers(self._matrix, outcome.row_duals, unit=1, scale=largest << _PRECISION)
         stretch = 1
         while stretch < _STRETCH:
             self._improve(node, sparse([stretch * number for number in ray]))
@@ -246,13 +246,18 @@ def _leaves(top: _Node) -> list[_Node]:
     return leaves
 
 
-def _elastic(matrix: Matrix, lower: NDArray[np.int64], upper: NDArray[np.int64]) -> Matrix:
-    """The least sum by which the rows are broken between other bounds."""
-    from scipy.sparse import eye_array, hstack
+def _elastic(matrix: Matrix, lower: NDArray[np.int64], upper: NDArray[np.int64]) -> tuple[Matrix, int]:
+    """The least sum by which the rows are broken between other bounds, each in units of its largest entry.
+
+    With the largest of these units, a power of two as all of them.
+    """
+    from scipy.sparse import diags_array, hstack
 
     rows, width = matrix.rows.shape
-    slack = eye_array(rows)
-    return Matrix(
+    peaks = abs(matrix.rows).max(axis=1).toarray().ravel()
+    units = np.exp2(np.ceil(np.log2(np.maximum(peaks, 1.0))))
+    slack = diags_array(units)
+    model = Matrix(
         cost=np.concatenate([np.zeros(width), np.ones(2 * rows)]),
         offset=0.0,
         lower=np.concatenate([lower.astype(float), np.zeros(2 * rows)]),
@@ -262,3 +267,4 @@ def _elastic(matrix: Matrix, lower: NDArray[np.int64], upper: NDArray[np.int64])
         row_lower=matrix.row_lower,
         row_upper=matrix.row_upper,
     )
+    return model, int(units.max(initial=1.0))

@@ -133,6 +133,10 @@ def check_supported(method: Method, problem: Problem) -> None:
     """ValueError when the method does not treat the problem."""
     if len(problem.workload.layers) != 1:
         raise ValueError(f"a method solves one layer at a time, found {len(problem.workload.layers)}")
+    if problem.total_replicas is not None:
+        raise ValueError(
+            "a method knows no budget over all layers, found total_replicas: use moeopt.allocate"
+        )
     if reason := method.supports(problem):
         raise ValueError(f"method {method.name} does not treat this problem: {reason}")
 

@@ -123,6 +123,8 @@ class Problem:
     def mixed(self, mixture: Sequence[int]) -> "Problem":
         """Without the tail, family f weighing mixture[f] * family_units[f]: its optimum bounds this one from below."""
         weights = tuple((np.asarray(mixture, np.int64) * self.family_units).tolist())
+        from moeopt.mixed import Mixed
+
         own = {field.name: getattr(self, field.name) for field in fields_of(Problem)}
         return Mixed(**{**own, "tail": None, "family_weights": None}, mixture=weights)
 
@@ -236,6 +238,10 @@ class Problem:
         text = json.dumps(self.fields(), sort_keys=True, default=storage.plain)
         return hashlib.sha256(f"{self.workload.digest} {text}".encode()).hexdigest()
 
+    def attainable(self, bound: int) -> int:
+        """The least cost that a placement of one layer can have, given that none costs less than `bound`."""
+        return bound if self.risk is None else self.risk.attainable(bound)
+
     def candidates(self) -> Iterator[Placement | Plan]:
         """Every placement of one tiny layer, and its best dispatch where that is a choice under a tolerance."""
         from moeopt.brute import every_candidate
@@ -286,15 +292,3 @@ class Problem:
         storage.expect(document, kind=FORMAT)
         workload = Workload.from_dict(storage.field(document, "workload", kind=dict))
         return cls.from_fields(storage.field(document, "fields", kind=dict), workload)
-
-
-@dataclass(frozen=True, eq=False)
-class Mixed(Problem):
-    """A problem with a tail under one mixture of its families: `mixture` int [families] are its multipliers."""
-
-    mixture: tuple[int, ...] = ()
-
-    @cached_property
-    def multipliers(self) -> NDArray[np.int64]:
-        """int64 [families]: the mixture."""
-        return np.array(self.mixture, np.int64)

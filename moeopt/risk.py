@@ -77,6 +77,17 @@ class Risk:
         """The objective, given the cost of each family in the common unit."""
         return sum(m * int(cost) for m, cost in zip(self.mixture(costs), costs, strict=True))
 
+    def attainable(self, bound: int) -> int:
+        """The least objective that an answer can have, given that it has no less than `bound`.
+
+        That of the worst family is a multiple of the family's unit.
+        """
+        if self.total != 1:
+            return bound
+        return min(
+            unit * -(-bound // unit) for unit, mass in zip(self.units, self.masses, strict=True) if mass
+        )
+
     def refusal(self, mixture: Sequence[int]) -> str:
         """Why the numbers are no mixture; empty when they are one."""
         if len(mixture) != len(self.masses):

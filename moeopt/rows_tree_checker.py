@@ -3,8 +3,9 @@
 The statement is the formulation's own, whole numbers and no solver; tests hold it to brute force. A proof lists
 its tree in preorder: a case {"column", "split"} parts the points into column <= split and column >= split + 1,
 a leaf {"rows", "numbers"} bounds what is left. `keys` name the rows found on demand that it uses; they follow the
-others. No bound may exceed the least of the leaves. `duals`, the sum over the leaves of what they prove, notices a
-changed number that leaves the bound as it is.
+others. `fixing` holds multipliers of the whole model: whole columns of which one step costs `ceiling` stay at their
+bound, and the tree is about the columns that are left. No bound may exceed the ceiling or the least of the leaves.
+`duals`, the sum over the leaves of what they prove, notices a changed number that leaves the bound as it is.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from numpy.typing import NDArray
 from moeopt.certificate import Proof
 from moeopt.judged import Judged
 from moeopt.statements import named_formulation
-from moeopt.whole_model import WholeModel
+from moeopt.whole_model import Multipliers, WholeModel
 
 __all__ = ["check_rows"]
 
 _LARGEST = 1 << 160  # of a multiplier
 _SCALES = 1 << 64
 _MOST_CASES = 4_000_000
-_FIELDS = {"formulation", "scale", "duals", "keys", "tree"}
+_FIELDS = {"formulation", "scale", "duals", "fixing", "keys", "tree"}
 
 
 def check_rows(problem: Judged, proof: Proof) -> str:
@@ -40,7 +41,10 @@ def check_rows(problem: Judged, proof: Proof) -> str:
             raise ValueError(f"{formulation.name} does not state the problem: {reason}")
         scale = _integer(numbers["scale"], low=1, high=_SCALES)
         model = WholeModel.of(formulation, problem, keys=_keys(numbers["keys"]))
+        model, ceiling = _narrowed(model, numbers["fixing"], scale)
         bound, duals = _least(model, numbers["tree"], scale)
+        if ceiling is not None:
+            bound = min(bound, ceiling)
         if duals != numbers["duals"]:
             raise ValueError(
                 f"the leaves prove {duals} together, the certificate says {numbers['duals']!r:.40}"
@@ -50,6 +54,23 @@ def check_rows(problem: Judged, proof: Proof) -> str:
     except ValueError as error:
         return f"rows proof: {error}"
     return ""
+
+
+def _narrowed(model: WholeModel, fixing: object, scale: int) -> tuple[WholeModel, int | None]:
+    """The model of the points below the ceiling of the proof, and that ceiling; the model itself without one."""
+    if fixing is None:
+        return model, None
+    if not isinstance(fixing, dict) or set(fixing) != {"ceiling", "rows", "numbers"}:
+        raise ValueError(f"fixing has ceiling, rows and numbers, found {fixing!r:.40}")
+    ceiling = _integer(fixing["ceiling"], low=-_LARGEST, high=_LARGEST)
+    return model.narrowed(_multipliers(model, fixing), scale=scale, ceiling=ceiling)[0], ceiling
+
+
+def _multipliers(model: WholeModel, case: dict[str, Any]) -> Multipliers:
+    rows, numbers = _list(case["rows"], len(model.row_lower) - 1), _list(case["numbers"], _LARGEST)
+    if len(set(rows)) != len(rows) or any(row < 0 for row in rows):
+        raise ValueError("a leaf names each row once")
+    return np.array(rows, np.int64), numbers
 
 
 def _least(model: WholeModel, tree: object, scale: int) -> tuple[int, int]:
@@ -76,10 +97,7 @@ def _least(model: WholeModel, tree: object, scale: int) -> tuple[int, int]:
             continue
         if set(case) != {"rows", "numbers"}:
             raise ValueError(f"a case has column and split, or rows and numbers, found {sorted(case)}")
-        rows, numbers = _list(case["rows"], len(model.row_lower) - 1), _list(case["numbers"], _LARGEST)
-        if len(set(rows)) != len(rows) or any(row < 0 for row in rows):
-            raise ValueError("a leaf names each row once")
-        dual = model.dual((np.array(rows, np.int64), numbers), scale=scale, lower=lower, upper=upper)
+        dual = model.dual(_multipliers(model, case), scale=scale, lower=lower, upper=upper)
         duals += dual
         bound = model.bound(dual, scale)
         least = bound if least is None else min(least, bound)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moeopt import claims, wide
 from moeopt.branching import Tree, scale_of, sparse
 from moeopt.certificate import Proof
-from moeopt.formulation import Provable
+from moeopt.formulation import Provable, Separable
 from moeopt.multipliers import exact_bound, whole_multipliers
 from moeopt.result import Event
 from moeopt.solvers.door import Outcome, Session, WorkerDied
@@ -23,7 +23,7 @@ from moeopt.whole_model import Multipliers, WholeModel
 
 __all__ = ["Best", "RowSearch"]
 
-SEARCH_SHARE = 0.5  # of the time left, where a tree of our own may prove what the search claims
+SEARCH_SHARE = 0.3  # of the time left; the rest is for a tree of our own that proves what the search claims
 MOST_NUMBERS = 5_000_000  # in the tree of one certificate
 
 
@@ -159,18 +159,23 @@ class RowSearch:
         except ValueError as error:
             self.message = f"the bound is not certified: {error}"
             return
-        tree = Tree(model, self.statement, self.session, self.clock, seed=self.seed)
+        statement, fixing = self.statement, None
+        offer: Callable[[NDArray[np.float64]], object] = self.consider
+        if most_nodes and self.best.cost is not None and not isinstance(statement.formulation, Separable):
+            part = wide.narrowed(self, model, root=root, ceiling=self.best.cost)
+            model, statement, fixing, offer = part
+        tree = Tree(model, statement, self.session, self.clock, seed=self.seed)
         top = tree.grow(
             root,
             cost=lambda: self.best.cost,
-            offer=self.consider,
+            offer=offer,
             most_nodes=most_nodes,
             most_numbers=MOST_NUMBERS,
         )
         self.nodes += tree.nodes
         bound = tree.bound(top)
         if self.proof is None or bound > self.proof.bound:
-            numbers = {"formulation": self.statement.formulation.name, **tree.listed(top)}
+            numbers = {"formulation": statement.formulation.name, "fixing": fixing, **tree.listed(top)}
             self._keep("rows", bound if self.best.cost is None else min(bound, self.best.cost), numbers)
 
     def descend(self, openings: Iterable[Any]) -> None:
@@ -205,7 +210,7 @@ class RowSearch:
                     gap=self.clock.stop.gap,
                     seed=self.seed,
                     start=begin,
-                    on_incumbent=lambda x, _, core=core: self.consider(core.outside(x)),
+                    on_incumbent=lambda x, _: self.consider(core.outside(x)),
                     should_stop=self._finished,
                 )
             )

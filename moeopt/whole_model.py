@@ -11,6 +11,7 @@ something are whole, so no answer costs less than dual / S, rounded up to such a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import TYPE_CHECKING, Any, Self
@@ -44,6 +45,7 @@ class WholeModel:
     | integer | bool [columns]: columns that are whole |
     | rows | csr int64 [rows, columns] |
     | row_lower, row_upper | float [rows]: whole, -inf and inf where there is no side |
+    | attainable | the least cost that an answer can have, given a bound |
     """
 
     costs: NDArray[np.int64]
@@ -55,6 +57,7 @@ class WholeModel:
     rows: csr_array
     row_lower: NDArray[np.float64]
     row_upper: NDArray[np.float64]
+    attainable: Callable[[int], int] = int
 
     @classmethod
     def of(cls, formulation: Formulation, problem: Judged, *, keys: NDArray[Any] | None = None) -> Self:
@@ -62,9 +65,10 @@ class WholeModel:
 
         `keys` int [rows, width] adds these of its lazy rows, after the others.
         """
+        attainable = getattr(problem, "attainable", int)
         if isinstance(formulation, Tabulated):
             costs, offset = formulation.costs(problem)
-            model = cls._of(formulation.matrix(problem), costs, int(offset))
+            model = replace(cls._of(formulation.matrix(problem), costs, int(offset)), attainable=attainable)
             if keys is None or not len(keys):
                 return model
             if not isinstance(formulation, Separable):
@@ -75,7 +79,8 @@ class WholeModel:
         matrix, _ = from_pyomo(formulation.build(problem))
         if np.abs(matrix.cost).max(initial=abs(matrix.offset)) >= _EXACT:
             raise ValueError("costs beyond 2^53 need `costs` of the formulation: floats lose their digits")
-        return cls._of(matrix, _whole("costs", matrix.cost), int(matrix.offset))
+        whole = cls._of(matrix, _whole("costs", matrix.cost), int(matrix.offset))
+        return replace(whole, attainable=attainable)
 
     @classmethod
     def _of(cls, matrix: Matrix, costs: NDArray[np.int64], offset: int) -> Self:
@@ -120,6 +125,42 @@ class WholeModel:
 
         ValueError when a multiplier presses on a side that its row does not have, or a row does not exist.
         """
+        total, reduced = self._reduced(multipliers, scale, lower, upper)
+        return total + int((reduced * np.where(reduced > 0, lower, upper).astype(reduced.dtype)).sum())
+
+    def narrowed(
+        self, multipliers: Multipliers, *, scale: int, ceiling: int
+    ) -> tuple[Self, NDArray[np.bool_], NDArray[np.int64]]:
+        """The model of the points that cost less than `ceiling`, over fewer columns; kept [columns], rest [columns].
+
+        A point is worth dual + |S c - A'Y| |x - bound| at least, summed over its columns, so a whole column of which
+        one step reaches the ceiling stays at its bound: `rest`, for columns that are not kept.
+        """
+        total, reduced = self._reduced(multipliers, scale, self.lower, self.upper)
+        ends = np.where(reduced > 0, self.lower, self.upper)
+        dual = total + int((reduced * ends.astype(reduced.dtype)).sum())
+        fixed = self.integer & np.asarray(abs(reduced) >= scale * ceiling - dual, bool)
+        rest = np.where(fixed, ends, 0)
+        body = (self.rows @ rest).astype(float)
+        model = replace(
+            self,
+            costs=self.costs[~fixed],
+            offset=self.offset + int((self.costs * rest).sum()),
+            lower=self.lower[~fixed],
+            upper=self.upper[~fixed],
+            integer=self.integer[~fixed],
+            rows=self.rows[:, np.flatnonzero(~fixed)],
+            row_lower=self.row_lower - body,
+            row_upper=self.row_upper - body,
+        )
+        _whole("rows of columns that are left out", body)
+        _check_sides(model.row_lower, model.row_upper)
+        return model, ~fixed, rest
+
+    def _reduced(
+        self, multipliers: Multipliers, scale: int, lower: NDArray[np.int64], upper: NDArray[np.int64]
+    ) -> tuple[int, NDArray[Any]]:
+        """S offset plus the multipliers times the sides they press on, and S c - A'Y [columns], both exact."""
         places, numbers = multipliers
         if len(places) != len(numbers) or (
             len(places) and not 0 <= places.min() <= places.max() < len(self.row_lower)
@@ -144,12 +185,11 @@ class WholeModel:
         reduced = self.costs.astype(kind) * scale
         pressed = part.data.astype(kind) * np.repeat(np.array(numbers, kind), counts)
         np.subtract.at(reduced, part.indices, pressed)
-        ends = np.where(reduced > 0, lower, upper).astype(kind)
-        return total + int((reduced * ends).sum())
+        return total, reduced
 
     def bound(self, dual: int, scale: int) -> int:
         """The least cost that a dual value allows."""
-        return self.divisor * -(-dual // (scale * self.divisor))
+        return self.attainable(self.divisor * -(-dual // (scale * self.divisor)))
 
 
 def _check_sides(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:

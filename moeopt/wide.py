@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from moeopt.branching import scale_of
 from moeopt.claims import CLAIM
 from moeopt.fixing import Core
 from moeopt.formulation import Separable
 from moeopt.matrix import Matrix
 from moeopt.sifting import sift
+from moeopt.statement import Statement
+from moeopt.whole_model import Multipliers, WholeModel
 
 if TYPE_CHECKING:
     from moeopt.rowsearch import RowSearch
 
-__all__ = ["core_of", "relaxed"]
+__all__ = ["core_of", "narrowed", "relaxed"]
 
 WIDE = 50_000  # columns from which relaxations are sifted
 
@@ -41,3 +47,36 @@ def relaxed(run: RowSearch) -> bool:
     if np.abs(outcome.x - np.round(outcome.x))[matrix.integer].max(initial=0.0) < CLAIM:
         run.consider(outcome.x)
     return True
+
+
+def narrowed(
+    run: RowSearch, model: WholeModel, *, root: Multipliers, ceiling: int
+) -> tuple[WholeModel, Statement, dict[str, Any], Callable[[NDArray[np.float64]], object]]:
+    """Model and statement over the columns of answers that cost less than `ceiling`, as the root multipliers prove.
+
+    With them what a certificate says of the columns that were fixed, and where points of the narrow model go.
+    """
+    scale, matrix = scale_of(run.statement.unit), run.statement.matrix
+    small, kept, rest = model.narrowed(root, scale=scale, ceiling=ceiling)
+    body = (model.rows @ rest).astype(float)
+    names = matrix.column_names
+    part = replace(
+        matrix,
+        cost=matrix.cost[kept],
+        offset=matrix.offset + float(matrix.cost @ rest),
+        lower=matrix.lower[kept],
+        upper=matrix.upper[kept],
+        integer=matrix.integer[kept],
+        rows=matrix.rows[:, np.flatnonzero(kept)],
+        row_lower=matrix.row_lower - body,
+        row_upper=matrix.row_upper - body,
+        column_names=tuple(names[at] for at in np.flatnonzero(kept)) if names else (),
+    )
+
+    def consider(x: NDArray[np.float64]) -> object:
+        point = rest.astype(float)
+        point[kept] = x
+        return run.consider(point)
+
+    fixing = {"ceiling": ceiling, "rows": root[0].tolist(), "numbers": list(root[1])}
+    return small, replace(run.statement, matrix=part), fixing, consider

@@ -144,19 +144,19 @@ def test_nothing_is_proved_beyond_a_known_cost(session: Session, matrix: Matrix,
 def knapsack() -> Matrix:
     """Maximise 2 (x + y + z) where at most half of 3 fits: the relaxation is 3, the optimum 2."""
     return Matrix(
-        cost=[-2.0, -2.0, -2.0],
+        cost=np.full(3, -2.0),
         lower=np.zeros(3),
         upper=np.ones(3),
         integer=np.ones(3, bool),
         rows=csr_array([[2.0, 2.0, 2.0]]),
-        row_lower=[-np.inf],
-        row_upper=[3.0],
+        row_lower=np.array([-np.inf]),
+        row_upper=np.array([3.0]),
     )
 
 
 def odd() -> Matrix:
     """2 x + 2 y + 2 z = 3: fractions satisfy it, whole numbers do not."""
-    return replace(knapsack(), row_lower=[3.0])
+    return replace(knapsack(), row_lower=np.array([3.0]))
 
 
 def test_a_case_without_points_is_refuted(session: Session) -> None:

@@ -272,3 +272,11 @@ def test_the_tolerance_reached_is_measured_by_speed() -> None:
     reached = min(max(Fraction(low * 4, 8), Fraction(high * 4, 24)) - 1 for low, high in loads)
     assert result.tolerance_reached == pytest.approx(float(reached), abs=1e-4)
     assert result.status == "none-found"
+
+
+def test_a_budget_over_all_layers_is_not_the_business_of_a_method() -> None:
+    problem = Problem.from_trace(TRACE, Cluster(1, 2, 3), replicas=2, total_replicas=1)
+    with pytest.raises(
+        ValueError, match=r"no budget over all layers, found total_replicas: use moeopt.allocate"
+    ):
+        Drawn().solve(problem, stop=FREELY, seed=0)

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from moeopt.checker import check_layer
 from moeopt.cluster import Cluster
 from moeopt.formulation import Formulation, Tabulated
+from moeopt.loads import LoadProblem
 from moeopt.method import Incumbent, Method
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
-from moeopt.loads import LoadProblem
 from moeopt.rows import solve_model, solve_rows
 from moeopt.rows_tree_checker import check_rows
 from moeopt.solvers.door import Session, installed

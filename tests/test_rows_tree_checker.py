@@ -39,7 +39,7 @@ LEAST = brute_force(PROBLEM)[0] or 0
 
 
 @pytest.fixture(scope="module")
-def proof() -> Iterator[Proof]:
+def proof() -> Proof:
     """A real one, of a tree with several leaves."""
     with Session() as session:
         answer = solve_model(Hyperedge(), PROBLEM, stop=Stop(seconds=None), session=session)
@@ -48,7 +48,7 @@ def proof() -> Iterator[Proof]:
     assert answer.proof.kind == "rows"
     assert answer.bound == answer.cost == LEAST
     assert sum("column" in case for case in answer.proof.numbers["tree"]) >= 1
-    yield answer.proof
+    return answer.proof
 
 
 def refused(proof: Proof, **numbers: Any) -> str:

@@ -22,7 +22,7 @@ def test_every_registered_formulation_is_found_by_the_name_it_gives_itself(name:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no formulation is named 'guess'; known are .*assignment, .*pairs"):
+    with pytest.raises(ValueError, match=r"no formulation is named 'guess'; known are .*assignment, .*pairs"):
         named_formulation("guess")
 
 

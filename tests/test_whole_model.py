@@ -265,3 +265,39 @@ def test_large_multipliers_of_nothing_are_no_overflow(scale: int, number: int) -
         (np.array([1, 0]), [number, number]), scale=scale, lower=model.lower, upper=model.upper
     )
     assert proved == -4 * number
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    case=models(size="small"),
+    scale=st.sampled_from([1, 5, 1 << 24]),
+    slack=st.integers(-3, 9),
+    data=st.data(),
+)
+def test_no_cheaper_point_is_lost_where_columns_are_left_out(
+    case: tuple[WholeModel, list[list[int]]], scale: int, slack: int, data: st.DataObject
+) -> None:
+    """Every point below the ceiling has the columns that are left out at their bounds, and costs and rows as before."""
+    model, rows = case
+    model = replace(model, upper=np.minimum(model.upper, model.lower + 3))
+    multipliers = multipliers_of(data.draw, model)
+    ends = list(zip(model.lower.tolist(), model.upper.tolist(), strict=True))
+    listed = []
+    for point in product(*(range(low, high + 1) for low, high in ends)):
+        body = [sum(a * x for a, x in zip(row, point, strict=True)) for row in rows]
+        if all(model.row_lower[at] <= value <= model.row_upper[at] for at, value in enumerate(body)):
+            listed.append(
+                (model.offset + sum(c * x for c, x in zip(model.costs.tolist(), point, strict=True)), point)
+            )
+    ceiling = min(listed)[0] + slack if listed else model.offset + slack
+    smaller, kept, rest = model.narrowed(multipliers, scale=scale, ceiling=ceiling)
+    assert smaller.costs.size == int(kept.sum())
+    for cost, point in listed:
+        if cost >= ceiling:
+            continue
+        x = np.array(point)
+        assert (x[~kept] == rest[~kept]).all()
+        assert smaller.offset + int(smaller.costs @ x[kept]) == cost
+        inside = smaller.rows @ x[kept]
+        assert (smaller.row_lower <= inside).all()
+        assert (inside <= smaller.row_upper).all()

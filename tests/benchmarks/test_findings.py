@@ -88,6 +88,18 @@ def test_symmetry_has_both_sides_in_a_line(tmp_path: Path) -> None:
     assert "| a | highs | 2/2 (2), 1 s | 10 to 10 | 2/2 (2), 1 s | 100 to 101 |" in text
 
 
+def test_a_run_that_was_ended_counts_as_unsolved_in_every_table(tmp_path: Path) -> None:
+    row = _row("a", "highs", 0, symmetry=True)
+    for name in ("cost", "bound", "gap", "nodes", "solved_seconds"):
+        del row["found"][name]
+    row["found"] |= {"status": "overran", "seconds": 20.0}
+    for experiment in ("formulations", "symmetry", "replicas"):
+        Store(tmp_path / f"{experiment}.jsonl").append([row])
+    for name in ("formulations", "sizes", "symmetry"):
+        assert "0/1 (0), 20 s" in table(name, folder=tmp_path)
+    assert "| a | –, overran, 20 s |" in table("replicas", folder=tmp_path)
+
+
 def test_replicas_have_a_formulation_a_column_and_refusals_are_named(tmp_path: Path) -> None:
     rows = [
         _row("a", "highs", 0, formulation="covers", status="solver-claimed", gap=0.1),

@@ -2,10 +2,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from benchmarks import __main__ as every_experiment  # noqa: F401 - registers them
+from benchmarks.__main__ import app
 from benchmarks.cases import Absent, case
 from benchmarks.run import (
     Key,
@@ -21,7 +23,8 @@ from benchmarks.run import (
     perform_all,
     versions,
 )
-from benchmarks.suite import EXPERIMENTS, trouble
+from benchmarks.suite import EXPERIMENTS, Experiment, trouble
+from benchmarks.trials import contradiction
 from moeopt.api import solve
 from moeopt.stop import Stop
 
@@ -124,6 +127,26 @@ def test_a_row_that_contradicts_a_stored_one_becomes_a_disagreement(store: Store
     assert trouble(store.rows()) == ["b, layer None, Linear(): disagreement: another is a"]
     assert perform_all([_task("c")], store, workers=1, contradiction=first) == 1
     assert store.rows()[-1]["reason"] == "another is a"
+
+
+def test_a_disagreement_ends_the_run_with_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proved(name: str, seed: int, cost: int) -> Task:
+        key = Key(name, None, "blocks() by highs", seed, "Stop()")
+        found: dict[str, Any] = {"status": "certified-optimal", "cost": cost, "bound": cost}
+        return Task(key, lambda: [key.row("done", **found)], ())
+
+    made: list[Task] = [proved("a", 0, 5), proved("b", 0, 9)]
+    one = Experiment("made-up", "two problems", lambda: made, workers=1, contradiction=contradiction)
+    monkeypatch.setitem(EXPERIMENTS, "made-up", one)
+    options = ["run", "made-up", "--folder", str(tmp_path)]
+    assert CliRunner().invoke(app, options).exit_code == 0
+    made.append(proved("a", 1, 6))
+    ended = CliRunner().invoke(app, options)
+    assert ended.exit_code == 1
+    assert "made-up: 1 runs to go" in ended.output
+    assert "disagreement: bound 6 of blocks() by highs, seed 1, is above the cost 5" in ended.output
 
 
 def test_what_did_not_run_contradicts_nothing() -> None:
