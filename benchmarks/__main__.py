@@ -2,17 +2,21 @@
 
 import tempfile
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import benchmarks.layouts
-import benchmarks.sizes  # noqa: F401 - both register their experiments
 from benchmarks.cases import CASES
-from benchmarks.report import README, update
-from benchmarks.run import RESULTS, Row, Store, perform_all
+from benchmarks.report import PAGES, update
+from benchmarks.run import RESULTS, Row, Store, forecast, left, perform_all
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
+
+for _module in ("layouts", "trials", "builders", "tiny", "agreement"):  # each registers its experiments
+    if find_spec(f"benchmarks.{_module}"):
+        import_module(f"benchmarks.{_module}")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -20,26 +24,42 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def _run(experiment: Experiment, folder: Path, limit: int | None) -> list[Row]:
     """Run what is missing, with a line a row; the rows of all runs."""
     store = Store(folder / f"{experiment.name}.jsonl")
+    tasks = left(experiment.tasks(), store)[:limit]
+    typer.echo(f"{experiment.name}: {forecast(tasks, store, workers=experiment.workers)}")
     begun = time.perf_counter()
+    count = 0
 
     def follow(rows: list[Row]) -> None:
+        nonlocal count
+        count += 1
+        spent = time.perf_counter() - begun
+        about = f"{count}/{len(tasks)}, {spent / count * (len(tasks) - count) / 60:.0f} min left"
         for row in rows:
             what = row["reason"] if row["outcome"] != "done" else row["found"].get("status", "")
             layer = "" if row["layer"] is None else f", layer {row['layer']}"
+            ratio = row["found"].get("ratio")
+            times = "" if ratio is None else f", {ratio:.0f} times faster"
             typer.echo(
-                f"{time.perf_counter() - begun:6.0f} s  {row['case']}{layer}, {row['method']}, "
-                f"seed {row['seed']}: {row['outcome']} {what}"
+                f"{spent:6.0f} s ({about})  {row['case']}{layer}, {row['method']}, "
+                f"seed {row['seed']}: {row['outcome']} {what}{times}"
             )
 
-    perform_all(experiment.tasks(), store, workers=experiment.workers, limit=limit, follow=follow)
+    perform_all(
+        tasks,
+        store,
+        workers=experiment.workers,
+        follow=follow,
+        contradiction=experiment.contradiction,
+    )
     return store.latest()
 
 
 @app.command()
 def smoke() -> None:
-    """Every case by every method, briefly, in a temporary folder; exit code 1 when anything is wrong."""
+    """Every case by every method and every formulation, briefly, in a temporary folder; exit code 1 when wrong."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = _run(EXPERIMENTS["smoke"], Path(folder), None)
+        brief = [experiment for experiment in EXPERIMENTS.values() if not experiment.stored]
+        rows = [row for experiment in brief for row in _run(experiment, Path(folder), None)]
     wrong = trouble(rows)
     for line in wrong:
         typer.echo(line, err=True)
@@ -54,25 +74,27 @@ def run_one(
     limit: Annotated[int | None, typer.Option(min=1, help="Tasks at most; the rest another time.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
 ) -> None:
-    """Run what an experiment has no rows of yet, and keep its rows."""
+    """Run what an experiment has no rows of yet, and keep its rows; exit code 1 when a row is wrong."""
     known = [experiment.name for experiment in EXPERIMENTS.values() if experiment.stored]
     if name not in known:
         typer.echo(f"no stored experiment is named {name!r}; known are {', '.join(known)}", err=True)
         raise typer.Exit(2)
-    for line in trouble(_run(EXPERIMENTS[name], folder, limit)):
+    wrong = trouble(_run(EXPERIMENTS[name], folder, limit))
+    for line in wrong:
         typer.echo(line, err=True)
+    raise typer.Exit(1 if wrong else 0)
 
 
 @app.command("report")
 def write_report(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 when stale.")] = False,
-    readme: Annotated[Path, typer.Option(help="File with the markers.")] = README,
+    page: Annotated[list[Path] | None, typer.Option(help="Files with the markers.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
 ) -> None:
-    """Put the tables of the stored rows between the markers of README.md."""
-    stale = update(readme, folder=folder, write=not check)
+    """Put the tables of the stored rows between the markers of README.md and FINDINGS.md."""
+    stale = update(page or PAGES, folder=folder, write=not check)
     for name in stale:
-        typer.echo(f"{readme.name}: table {name} {'is stale' if check else 'rewritten'}")
+        typer.echo(f"table {name} {'is stale' if check else 'rewritten'}")
     raise typer.Exit(1 if check and stale else 0)
 
 

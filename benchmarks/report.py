@@ -1,4 +1,4 @@
-"""Stored rows as Markdown tables, kept between the markers of README.md."""
+"""Stored rows as Markdown tables, kept between the markers of README.md and FINDINGS.md."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,48 +7,66 @@ from statistics import fmean, median, stdev
 from types import MappingProxyType
 from typing import Any
 
+from benchmarks import findings
 from benchmarks.cases import NULL
+from benchmarks.drawing import NONE, drawn, percent, seconds
 from benchmarks.run import Row, Store
-from benchmarks.sizes import FORMULATIONS
 from benchmarks.suite import CORES, FRACTION, METHODS, trouble
 
-README = Path(__file__).parent.parent / "README.md"
+PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "FINDINGS.md")
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-NONE = "–"
 
 
-def update(readme: Path, *, folder: Path, write: bool = True) -> list[str]:
+def update(pages: Sequence[Path], *, folder: Path, write: bool = True) -> list[str]:
     """Bring every marked table up to date, or only say which are stale.
 
-    Raises ValueError for a marker without a table, or a table with rows that has no marker.
+    Raises ValueError for a marker without a table, or a table with rows that no page has a marker for.
     """
-    text = readme.read_text(encoding="utf-8")
-    names = [match["name"] for match in MARKED.finditer(text)]
-    if unknown := [name for name in names if name not in TABLES]:
-        raise ValueError(f"{readme.name}: no table is named {unknown[0]!r}; known are {', '.join(TABLES)}")
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    marked = {page: [match["name"] for match in MARKED.finditer(text)] for page, text in texts.items()}
+    for page, names in marked.items():
+        if unknown := [name for name in names if name not in TABLES]:
+            raise ValueError(f"{page.name}: no table is named {unknown[0]!r}; known are {', '.join(TABLES)}")
     tables = {name: table(name, folder=folder) for name in TABLES}
-    if lost := [name for name, content in tables.items() if content and name not in names]:
-        raise ValueError(f"{readme.name}: no marker <!-- table:{lost[0]} --> ... <!-- /table -->")
-    fresh = MARKED.sub(lambda match: match[1] + tables[match["name"]] + match[3], text)
-    now = {match["name"]: match[0] for match in MARKED.finditer(fresh)}
-    stale = [match["name"] for match in MARKED.finditer(text) if match[0] != now[match["name"]]]
-    if write and stale:
-        readme.write_text(fresh, encoding="utf-8")
-    return stale
+    everywhere = [name for names in marked.values() for name in names]
+    if lost := [name for name, content in tables.items() if content and name not in everywhere]:
+        places = ", ".join(page.name for page in pages)
+        raise ValueError(f"{places}: no marker <!-- table:{lost[0]} --> ... <!-- /table -->")
+    stale = []
+    for page, text in texts.items():
+        fresh = MARKED.sub(lambda match: match[1] + tables[match["name"]] + match[3], text)
+        now = {match["name"]: match[0] for match in MARKED.finditer(fresh)}
+        stale += [match["name"] for match in MARKED.finditer(text) if match[0] != now[match["name"]]]
+        if write and fresh != text:
+            page.write_text(fresh, encoding="utf-8")
+    return list(dict.fromkeys(stale))
 
 
 def table(name: str, *, folder: Path) -> str:
-    """The table of an experiment with its command above and its machine below; empty without rows."""
-    rows = Store(folder / f"{name}.jsonl").latest()
+    """The table with the command of its experiment above and its machine below; empty without rows."""
+    experiment, draw = TABLES[name]
+    rows = Store(folder / f"{experiment}.jsonl").latest()
     good = [row for row in rows if row["outcome"] == "done" and not trouble([row])]
     if not good:
         return ""
-    missing = [
-        f"{row['case']} ({row['reason'] or row['found'].get('status')})" for row in rows if row not in good
-    ]
-    left_out = f"\nLeft out: {'; '.join(dict.fromkeys(missing))}.\n" if missing else ""
-    command = f"`python -m benchmarks run {name}`"
-    return f"{command}\n\n{TABLES[name](good)}\n{_origin(good)}\n{left_out}"
+    command = f"`python -m benchmarks run {experiment}`"
+    left_out = _left_out(rows) if name == experiment else ""
+    return f"{command}\n\n{draw(good)}\n{_origin(good)}\n{left_out}"
+
+
+def _left_out(rows: Sequence[Row]) -> str:
+    """The cases of rows that no table shows, by reason: "" without any."""
+    cases: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row["outcome"] != "done" or trouble([row]):
+            solver = row["found"].get("solver")
+            case = (
+                row["case"] if solver is None else f"{row['case']} by {row['found']['formulation']}, {solver}"
+            )
+            reason = row["reason"] or row["found"].get("message") or row["found"].get("status")
+            cases.setdefault(reason, {})[case] = None
+    lines = [f"{'; '.join(names)} ({reason})" for reason, names in cases.items()]
+    return f"\nLeft out: {'; '.join(lines)}.\n" if lines else ""
 
 
 def _certified(rows: Sequence[Row]) -> str:
@@ -67,11 +85,11 @@ def _certified(rows: Sequence[Row]) -> str:
                 f"{found['layers_optimal']} of {found['layers']}",
                 f"{found['fan_out']:.3f}",
                 f"{found['linear_fan_out']:.3f}",
-                _percent(1 - found["fan_out"] / found["linear_fan_out"]),
-                _percent(found["certified_share"]),
-                f"{_seconds(median(layers))}, {_seconds(max(layers))}",
-                _seconds(found["seconds"]),
-                _seconds(found["verify_seconds"]),
+                percent(1 - found["fan_out"] / found["linear_fan_out"]),
+                percent(found["certified_share"]),
+                f"{seconds(median(layers))}, {seconds(max(layers))}",
+                seconds(found["seconds"]),
+                seconds(found["verify_seconds"]),
                 f"{found['peak_mib']:.0f} + {CORES} × {found['peak_worker_mib']:.0f}",
             ]
         )
@@ -87,50 +105,7 @@ def _certified(rows: Sequence[Row]) -> str:
         "verified",
         "peak memory, MiB",
     ]
-    return _drawn(head, lines)
-
-
-def _formulations(rows: Sequence[Row]) -> str:
-    """How far each formulation gets, and how large it is."""
-    cells: dict[tuple[str, int], dict[str, str]] = {}
-    sizes: dict[int, dict[str, str]] = {}
-    for row in rows:
-        found = row["found"]
-        name = next(one for one in FORMULATIONS if one in row["method"].lower())
-        label = f"{found['source']}, layer {row['layer']}"
-        own = cells.setdefault((label, found["experts"]), {})
-        if row["case"].endswith(", fan-out"):
-            own["fan-out"] = _ending(found)
-            continue
-        own[name] = _ending(found)
-        lazy = f" + {found['lazy_rows']:,} on demand" if found["lazy_rows"] else ""
-        sizes.setdefault(found["experts"], {})[name] = (
-            f"{found['rows']:,}{lazy} × {found['columns']:,} ({_seconds(found['build_seconds'])})"
-        )
-    head = ["layer", "experts", *FORMULATIONS, "blocks, fan-out"]
-    outcome = _drawn(
-        head,
-        [
-            [label, str(experts), *(own.get(name, NONE) for name in (*FORMULATIONS, "fan-out"))]
-            for (label, experts), own in sorted(cells.items())
-        ],
-    )
-    size = _drawn(
-        ["experts", *(f"{name}: rows × columns (built in)" for name in FORMULATIONS)],
-        [
-            [str(experts), *(own.get(name, NONE) for name in FORMULATIONS)]
-            for experts, own in sorted(sizes.items())
-        ],
-    )
-    return f"{outcome}\n{size}"
-
-
-def _ending(found: Mapping[str, Any]) -> str:
-    if found["status"] == "certified-optimal":
-        return f"proved, {_seconds(found['seconds'])}"
-    if found["status"] == "solver-claimed":
-        return f"claimed, {_seconds(found['seconds'])}; {_percent(found['certified_share'])} certified"
-    return f"{_percent(found['certified_share'])} certified, {_seconds(found['seconds'])}"
+    return drawn(head, lines)
 
 
 def _held_out(rows: Sequence[Row]) -> str:
@@ -169,7 +144,7 @@ def _held_out(rows: Sequence[Row]) -> str:
         f"\nMean ± standard deviation over {seeds} splits, {100 * FRACTION:.0f} % of the requests held out; "
         "certified share and MaxVio on the others.\n"
     )
-    return _drawn(head, lines) + note
+    return drawn(head, lines) + note
 
 
 def _presets(rows: Sequence[Row]) -> str:
@@ -182,8 +157,8 @@ def _presets(rows: Sequence[Row]) -> str:
             f"{row['found']['max_over_mean']:.1f}",
             f"{row['found']['family_correlation']:.2f}",
             f"{row['found']['linear_fan_out']:.2f}",
-            _percent(row["found"]["reduction"]),
-            _percent(row["found"]["null_reduction"]),
+            percent(row["found"]["reduction"]),
+            percent(row["found"]["null_reduction"]),
         ]
         for row in rows
     ]
@@ -197,7 +172,7 @@ def _presets(rows: Sequence[Row]) -> str:
         "saved by swap",
         "null: saved",
     ]
-    return _drawn(head, lines)
+    return drawn(head, lines)
 
 
 def _layouts(rows: Sequence[Row]) -> str:
@@ -215,23 +190,19 @@ def _layouts(rows: Sequence[Row]) -> str:
         "time to read all, ratio",
         "time to read one layer, ratio",
     ]
-    return _drawn(head, lines)
+    return drawn(head, lines)
 
 
-TABLES: Mapping[str, Callable[[Sequence[Row]], str]] = MappingProxyType(
+TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = MappingProxyType(
     {
-        "certified": _certified,
-        "formulations": _formulations,
-        "held-out": _held_out,
-        "layouts": _layouts,
-        "presets": _presets,
+        "certified": ("certified", _certified),
+        "held-out": ("held-out", _held_out),
+        "layouts": ("layouts", _layouts),
+        "presets": ("presets", _presets),
+        **findings.TABLES,
     }
 )
-
-
-def _drawn(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    drawn = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in drawn)
+"""Name of a table to its experiment and how it is drawn."""
 
 
 def _origin(rows: Sequence[Row]) -> str:
@@ -253,13 +224,3 @@ def _spread(values: Sequence[float | None], *, digits: int = 0, percent: bool = 
     unit = " %" if percent else ""
     mean, spread = fmean(known), stdev(known) if len(known) > 1 else 0.0
     return f"{mean + 0.0:.{digits}f} ± {spread:.{digits}f}{unit}"
-
-
-def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.1f} %"
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from benchmarks.cases import Absent
 from moeopt import checker, parallel, storage
+from moeopt.dispatch import Plan
+from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.trace import Trace
@@ -63,11 +65,15 @@ class Key:
 
 @dataclass(frozen=True)
 class Task:
-    """Work that gives rows; the last one bears `key`, so that a task is done when its last row is stored."""
+    """Work that gives rows; the last one bears `key`, so that a task is done when its last row is stored.
+
+    `seconds`: what it may take, where that is known beforehand.
+    """
 
     key: Key
     measure: Callable[..., list[Row]]
     arguments: tuple[Any, ...]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,16 +125,21 @@ def perform_all(
     workers: int = 0,
     limit: int | None = None,
     follow: Callable[[list[Row]], object] = lambda rows: None,
+    contradiction: Callable[[Row, Sequence[Row]], str] | None = None,
 ) -> int:
     """Perform the tasks that `store` has no answer to, at most `limit`; returns how many that were.
 
     With no `workers` every task has a fresh process of its own, one after the other, which makes its peak memory
-    its own; otherwise so many processes share the tasks; 1 means this process.
+    its own; otherwise so many processes share the tasks; 1 means this process. A row that contradicts stored ones
+    becomes a disagreement before it is stored.
     """
-    known = store.done()
-    todo = [task for task in tasks if task.key not in known][:limit]
+    todo = left(tasks, store)[:limit]
+    stored = store.latest() if contradiction is not None else []
 
     def keep(rows: list[Row]) -> None:
+        if contradiction is not None:
+            rows = [disputed(row, contradiction(row, stored)) for row in rows]
+            stored.extend(rows)
         store.append(rows)
         follow(rows)
 
@@ -142,6 +153,34 @@ def perform_all(
     if interrupted:
         raise KeyboardInterrupt
     return len(todo)
+
+
+def left(tasks: Iterable[Task], store: Store) -> list[Task]:
+    """The tasks that `store` has no answer to."""
+    known = store.done()
+    return [task for task in tasks if task.key not in known]
+
+
+def forecast(tasks: Sequence[Task], store: Store, *, workers: int = 0) -> str:
+    """How long the tasks take: at most, and as far as other runs of the same case and method tell."""
+    took: dict[tuple[str, str], float] = {}
+    for row in store.latest():
+        seconds = row["found"].get("wall_seconds", 0.0 if row["outcome"] == "unsupported" else None)
+        if seconds is not None:
+            about = (row["case"], row["method"])
+            took[about] = max(seconds, took.get(about, 0.0))
+    side = max(1, workers)
+    most = sum(task.seconds for task in tasks) / side
+    likely = sum(took.get((task.key.case, task.key.method), task.seconds) for task in tasks) / side
+    timed = f", at most {most / 60:.0f} min, by stored runs {likely / 60:.0f} min" if most else ""
+    return f"{len(tasks)} runs to go, {side} at a time{timed}"
+
+
+def disputed(row: Row, reason: str) -> Row:
+    """The row with a reason why it cannot be true, if there is one and the row claims anything."""
+    if not reason or row["outcome"] != "done":
+        return row
+    return {**row, "reason": reason, "found": {**row["found"], "status": "disagreement"}}
 
 
 def perform(task: Task) -> list[Row]:
@@ -177,9 +216,10 @@ def judge(problem: Problem, result: Result, trace: Trace) -> Judgement:
     """Cost the placement again and verify the certificate against the trace: a word is not a result."""
     cost, bound, seconds = None, None, None
     if result.placement is not None:
-        if broken := problem.violation(result.placement):
+        candidate = _answer(problem, result)
+        if broken := problem.violation(candidate):
             return Judgement("disagreement", f"not admissible: {broken}", None, None, None)
-        cost = problem.cost(result.placement)
+        cost = problem.cost(candidate)
     if cost != result.cost:
         return Judgement("disagreement", f"costs {cost}, the result says {result.cost}", cost, None, None)
     if result.certificate is not None:
@@ -200,6 +240,16 @@ def judge(problem: Problem, result: Result, trace: Trace) -> Judgement:
         why = f"{result.status} with bound {bound} and cost {cost}"
         return replace(judgement, status="disagreement", reason=why)
     return judgement
+
+
+def _answer(problem: Problem, result: Result) -> Placement | Plan:
+    """The placement, with the dispatch that its certificate carries where that is part of the answer."""
+    placement = result.placement
+    if placement is None:
+        raise ValueError("the result has no placement")
+    dispatches = [] if result.certificate is None else [proof.dispatch for proof in result.certificate.proofs]
+    kept = tuple(dispatch for dispatch in dispatches if dispatch is not None)
+    return Plan(placement, kept) if len(kept) == len(problem.workload.layers) else placement
 
 
 def versions() -> dict[str, str]:

@@ -23,8 +23,9 @@ from moeopt.statement import Statement
 from moeopt.stop import Clock
 from moeopt.whole_model import Multipliers, WholeModel
 
-__all__ = ["Tree", "scale_of"]
+__all__ = ["Tree", "scale_of", "sparse", "without_vertices"]
 
+HUGE = 150_000  # entries of a matrix
 _WHOLE = 1e-6
 _PRECISION = 24  # bits below the unit of the costs
 _STRETCH = 1 << 60  # of an infeasibility ray, relative to costs
@@ -164,7 +165,10 @@ class Tree:
 
     def _resolve(self) -> Outcome:
         return self.session.resolve(
-            seconds=self.clock.left, seed=self.seed, should_stop=lambda: self.clock.expired
+            seconds=self.clock.left,
+            seed=self.seed,
+            options=without_vertices(self._matrix),
+            should_stop=lambda: self.clock.expired,
         )
 
     def _separate(self, x: Point) -> bool:
@@ -227,6 +231,12 @@ class Tree:
             rows = [place.get(row, row) for row in node.multipliers[0].tolist()]
             cases.append({"rows": rows, "numbers": list(node.multipliers[1])})
         return {"scale": self._scale, "duals": duals, "keys": keys.tolist(), "tree": cases}
+
+
+def without_vertices(matrix: Matrix) -> dict[str, str] | None:
+    """Options of HiGHS for linear models so large and degenerate that the way from an interior point to a vertex is
+    what takes the time: the multipliers of the interior point are as good."""
+    return {"solver": "ipm", "run_crossover": "off"} if matrix.rows.nnz > HUGE else None
 
 
 def sparse(numbers: list[int]) -> Multipliers:

@@ -18,7 +18,7 @@ class Exact(Method):
     | field | holds |
     |---|---|
     | formulation | see `moeopt.formulation.Formulation`; its name is the method's |
-    | solver | searches the statements with rows; their relaxations stay with HiGHS where it answers none |
+    | solver | searches the statements with rows; their relaxations stay with HiGHS |
     """
 
     formulation: Any

@@ -210,13 +210,13 @@ def _prepare(
     clock: Clock,
     seed: int,
 ) -> RowSearch:
-    """A run with its sessions; relaxations stay with HiGHS where the solver answers none."""
+    """A run with its sessions; relaxations stay with HiGHS, whichever solver searches."""
     if reason := formulation.supports(problem):
         raise ValueError(f"formulation {formulation.name} does not fit this problem: {reason}")
     statement = Statement.of(formulation, problem)
     searcher = session if session is not None else stack.enter_context(ScaledSession(solver))
+    linear = searcher if session is not None or solver == "highs" else stack.enter_context(ScaledSession())
     whole = not getattr(searcher, "linear", True)
-    linear = stack.enter_context(ScaledSession()) if whole else searcher
     return RowSearch(
         statement,
         linear,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt import claims, wide
-from moeopt.branching import Tree, scale_of, sparse
+from moeopt.branching import Tree, scale_of, sparse, without_vertices
 from moeopt.certificate import Proof
 from moeopt.formulation import Provable, Separable
 from moeopt.multipliers import exact_bound, whole_multipliers
@@ -101,7 +101,10 @@ class RowSearch:
         while not self.clock.expired:
             outcome = self.ask(
                 lambda: self.session.resolve(
-                    seconds=self.clock.left, seed=self.seed, should_stop=lambda: self.clock.expired
+                    seconds=self.clock.left,
+                    seed=self.seed,
+                    options=without_vertices(self.statement.matrix),
+                    should_stop=lambda: self.clock.expired,
                 )
             )
             if outcome is None:

@@ -1,0 +1,309 @@
+"""Tiny random instances of every type of problem, small enough for brute force and the same for a seed everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from math import factorial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moeopt.activation import ActivationProblem
+from moeopt.cluster import Cluster
+from moeopt.flow import FlowProblem
+from moeopt.formulation import Formulation
+from moeopt.grouping import GroupingProblem
+from moeopt.judged import Judged
+from moeopt.labels import MEASURES as LABEL_MEASURES
+from moeopt.labels import LabelProblem
+from moeopt.loads import MEASURES as LOAD_MEASURES
+from moeopt.loads import LoadProblem
+from moeopt.placement import Placement
+from moeopt.problem import OBJECTIVES, Problem
+from moeopt.splitting import SplitProblem
+from moeopt.topology import HopsProblem
+from moeopt.trace import Trace
+
+Rng = np.random.Generator
+
+MOST_PLACEMENTS = 300  # of one layer without copies, as brute force counts them
+FAMILIES = ("code", "math", "prose")
+TOLERANCES = (None, None, "0", "0.1", "0.3", "0.6", "1")
+TAILS = ("0", "0", "0.1", "1/3", "0.5", "0.8")
+LAYERED = ((1, 5, 2), (1, 3, 4), (2, 3, 2), (2, 4, 2), (2, 2, 4), (2, 3, 3), (3, 2, 2), (4, 2, 2))
+LABELLED = ((1, 4, 3), (2, 4, 2), (2, 4, 3), (2, 5, 4), (3, 5, 3), (5, 4, 2))
+SIZES = ((3, 2), (5, 2), (7, 2), (3, 3), (4, 3), (5, 3), (7, 3), (4, 4), (4, 4), (6, 4))  # experts, GPUs
+WITH_COPIES = ((2, 2), (3, 2), (4, 2), (2, 3), (3, 3))
+PATIENCE = 20_000  # draws until one is stated
+
+
+def instances(formulation: Formulation, *, count: int, first: int = 0) -> Iterator[Judged]:
+    """Instances `first`, ..., `first + count - 1` that the formulation states, of the types that it states.
+
+    An instance depends on the formulation and its own number alone. ValueError when none is found.
+    """
+    makers = stated_types(formulation)  # type: ignore[arg-type]  # frozen dataclasses are hashable
+    for number in range(first, first + count):
+        rng = np.random.default_rng([number, *formulation.name.encode()])
+        for _ in range(PATIENCE):
+            problem = GENERATORS[makers[number % len(makers)]](rng)
+            if not formulation.supports(problem):
+                yield problem
+                break
+        else:
+            raise ValueError(f"formulation {formulation.name} states none of {PATIENCE} instances")
+
+
+@cache
+def stated_types(formulation: Any) -> tuple[str, ...]:
+    """Names of the generators with instances that a formulation states; ValueError when there are none."""
+    found = []
+    for name, make in GENERATORS.items():
+        rng = np.random.default_rng(0)
+        if any(not formulation.supports(make(rng)) for _ in range(500)):
+            found.append(name)
+    if not found:
+        raise ValueError(f"formulation {formulation.name} states no type of problem that has instances")
+    return tuple(found)
+
+
+def placements(rng: Rng) -> Problem:
+    """One layer: both objectives, unequal slots and speeds, nodes, family weights, tolerances, and extras.
+
+    Each extra comes in a third of the instances: tails, replicas (fan-out only), an incumbent with a budget of moves.
+    What arithmetic rules out (a tolerance, too many replicas) is drawn again.
+    """
+    while True:
+        try:
+            problem = _placement(rng)
+        except ValueError:
+            continue
+        if problem.replicas or _partitions(problem) <= MOST_PLACEMENTS:
+            return problem
+
+
+def budgets(rng: Rng) -> Problem:
+    """Two or three layers with one budget of copies over all of them; two prices."""
+    layers, experts, gpus = _one(rng, ((2, 2, 2), (2, 3, 2), (3, 2, 2)))
+    cluster = _cluster(rng, experts=experts, gpus=gpus)
+    spare = int(np.minimum(cluster.slots_of, experts).sum()) - experts
+    if not spare:
+        return budgets(rng)
+    replicas = int(rng.integers(1, min(spare, 2) + 1))
+    return Problem.from_trace(
+        several_layers(rng, layers=layers, experts=experts),
+        cluster,
+        replicas=replicas,
+        total_replicas=int(rng.integers(0, layers * replicas + 1)),
+    )
+
+
+def flows(rng: Rng) -> FlowProblem:
+    """Tokens that return home or go on, homes known or not, two levels, unequal slots, load caps now and then."""
+    layers, experts, gpus = _one(rng, LAYERED)
+    trace = several_layers(rng, layers=layers, experts=experts)
+    home = trace.request % gpus if _chance(rng, 0.5) else None
+    returning, cluster = _chance(rng, 0.5), _cluster(rng, experts=experts, gpus=gpus)
+    tolerance = _one(rng, (None, None, "0.3", "1"))
+    try:
+        return FlowProblem.from_trace(
+            trace, cluster, returning=returning, home=home, load_tolerance=tolerance
+        )
+    except ValueError:  # one expert alone is too heavy
+        return FlowProblem.from_trace(trace, cluster, returning=returning, home=home)
+
+
+def labels(rng: Rng) -> LabelProblem:
+    """Groups of any size within the slots, some without experts; nodes, unequal slots and memory now and then."""
+    layers, experts, gpus = _one(rng, LABELLED)
+    trace = several_layers(rng, layers=layers, experts=experts)
+    least = -(-experts // gpus)
+    slots = tuple([least + 1] * (gpus - 1) + [least])
+    nodes = _one(rng, [n for n in (1, 2, gpus) if gpus % n == 0])
+    prices = _one(rng, ((1, 0), (2, 3), (1, 5), (0, 1)))
+    cluster = Cluster(nodes, gpus // nodes, least + 1 if _chance(rng, 0.67) else slots, *prices)
+    seats = np.repeat(np.arange(gpus), slots)
+    groups = np.stack([rng.permutation(seats)[:experts] for _ in range(layers)])
+    flow = FlowProblem.from_trace(trace, cluster, returning=False)
+    memory = _one(rng, (None, -(-experts * layers // gpus)))
+    return LabelProblem.of(flow.partition(groups), flow, measure=_one(rng, LABEL_MEASURES), memory=memory)
+
+
+def hops(rng: Rng) -> HopsProblem:
+    """Any activity and hops, equal ones often; unequal slots and memory now and then."""
+    layers, experts, gpus = _one(rng, LAYERED)
+    least = -(-experts * layers // gpus)
+    return HopsProblem(
+        rng.integers(_one(rng, (1, 3, 50)), size=(layers, experts)),
+        rng.integers(_one(rng, (2, 9)), size=(layers, gpus)),
+        _cluster(rng, experts=experts, gpus=gpus),
+        least + int(rng.integers(3)) if _chance(rng, 0.5) else None,
+    )
+
+
+def groupings(rng: Rng) -> GroupingProblem:
+    """Equal shares or given ones, rows of one request or of several; now and then nothing is admissible."""
+    groups, requests, layers, experts = (int(rng.integers(1, most + 1)) for most in (3, 4, 2, 4))
+    shape = (requests, layers, experts)
+    activations = rng.integers(0, 12, shape) * rng.integers(0, 2, shape)
+    sizes = rng.integers(1, 4, requests) if _chance(rng, 0.5) else None
+    total = requests if sizes is None else int(sizes.sum())
+    slots = _shares(rng, experts, groups) if _chance(rng, 0.5) else None
+    quotas = _shares(rng, total, groups) if _chance(rng, 0.5) else None
+    share = -(-total // groups) if quotas is None else max(quotas)
+    slack = int(rng.integers(3)) + (0 if sizes is None else max(0, int(sizes.max()) - share))
+    return GroupingProblem(activations, groups, slots, quotas, sizes, slack)
+
+
+def loads(rng: Rng) -> LoadProblem:
+    """Equal or unequal slots and speeds; loads with zeros and ties."""
+    experts, gpus = _one(rng, ((1, 1), (1, 3), (4, 2), (6, 2), (3, 3), (5, 3)))
+    return LoadProblem(
+        rng.integers(0, _one(rng, (2, 10, 1000)), experts),
+        _cluster(rng, experts=experts, gpus=gpus, speeds=False),
+        rng.integers(1, 5, gpus).tolist() if _chance(rng, 0.5) else None,
+        _one(rng, LOAD_MEASURES),
+        layer_id=int(rng.integers(10)),
+    )
+
+
+def activations(rng: Rng) -> ActivationProblem:
+    """Free placements without and with copies, and given ones; some batches activate nothing."""
+    experts, gpus = int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    cluster = _cluster(rng, experts=experts, gpus=gpus, speeds=False)
+    batches = rng.random((int(rng.integers(1, 5)), experts)) < _one(rng, (0.2, 0.5, 0.8))
+    spare = int(np.minimum(cluster.slots_of, experts).sum()) - experts
+    replicas = int(rng.integers(min(spare, 2) + 1))
+    placed = _copies(rng, cluster, experts=experts, replicas=replicas) if _chance(rng, 0.5) else None
+    return ActivationProblem(batches, cluster, replicas, placed, worst=_chance(rng, 0.5))
+
+
+def splits(rng: Rng) -> SplitProblem:
+    """Some experts with copies, some without tokens; some GPUs empty."""
+    experts, gpus = int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    hosts = rng.random((experts, gpus)) < _one(rng, (0.1, 0.5, 0.9))
+    hosts[np.arange(experts), rng.integers(0, gpus, experts)] = True
+    return SplitProblem(rng.integers(0, 6, experts), hosts)
+
+
+GENERATORS: dict[str, Callable[[Rng], Judged]] = {
+    "placements": placements,
+    "budgets": budgets,
+    "flows": flows,
+    "labels": labels,
+    "hops": hops,
+    "groupings": groupings,
+    "loads": loads,
+    "activations": activations,
+    "splits": splits,
+}
+
+
+def several_layers(rng: Rng, *, layers: int, experts: int, most_tokens: int = 12) -> Trace:
+    """A tiny trace of a few requests."""
+    k, tokens = int(rng.integers(1, min(experts, 3) + 1)), int(rng.integers(1, most_tokens + 1))
+    return Trace(
+        np.argsort(rng.random((tokens, layers, experts)), axis=2)[:, :, :k],
+        experts,
+        layer_ids=np.sort(rng.choice(40, layers, replace=False)).astype(np.int32),
+        request=rng.integers(4, size=tokens).astype(np.int32),
+    )
+
+
+def one_layer(rng: Rng, *, experts: int, families: int = 2, most_tokens: int = 30) -> Trace:
+    """A tiny trace of skewed popularity; the first family is never empty."""
+    k, tokens = int(rng.integers(1, min(experts, 4) + 1)), int(rng.integers(1, most_tokens + 1))
+    popularity = rng.dirichlet(np.ones(experts)) + 1e-3
+    race = rng.random((tokens, experts)) ** (1 / popularity)  # weighted draws without replacement
+    family = rng.integers(0, families, tokens).astype(np.uint8)
+    family[0] = 0
+    return Trace(
+        np.argsort(-race, axis=1)[:, None, :k],
+        experts,
+        families=FAMILIES[:families],
+        family=family,
+        layer_ids=np.array([5], np.int32),
+    )
+
+
+def _placement(rng: Rng) -> Problem:
+    tail, copies, moves = (_chance(rng, 1 / 3) for _ in range(3))
+    objective = "fan-out" if copies else _one(rng, OBJECTIVES)
+    experts, gpus = _one(rng, WITH_COPIES if copies else SIZES)
+    cluster = _cluster(rng, experts=experts, gpus=gpus)
+    trace = one_layer(rng, experts=experts, families=int(rng.integers(1, 4)) if tail else 2)
+    spare = int(np.minimum(cluster.slots_of, experts).sum()) - experts
+    replicas = int(rng.integers(1, 3)) if copies else 0
+    incumbent = None
+    if moves:
+        hosts = _copies(rng, cluster, experts=experts, replicas=min(replicas, spare))
+        incumbent = Placement(
+            hosts[None], hosts.argmax(axis=1)[None], cluster.nodes, cluster.slots, (5,), trace.model
+        )
+    free = tail and copies  # brute force knows no best dispatch for a tail under a tolerance
+    return Problem.from_trace(
+        trace,
+        cluster,
+        replicas=replicas,
+        family_weights=_weights(rng, trace),
+        objective=objective,
+        load_tolerance=None if free else _one(rng, TOLERANCES),
+        tail=_one(rng, TAILS) if tail else None,
+        incumbent=incumbent,
+        max_moves=int(rng.integers(0, experts + replicas + 1)) if moves else None,
+    )
+
+
+def _partitions(problem: Problem) -> float:
+    """About how many placements without copies there are, GPUs renamed where they are alike."""
+    cluster = problem.cluster
+    alike = cluster.equal and not (cluster.node_cost and cluster.nodes > 1) and problem.max_moves is None
+    ways: int = cluster.gpus**problem.workload.n_experts
+    return ways / factorial(cluster.gpus) if alike else float(ways)
+
+
+def _weights(rng: Rng, trace: Trace) -> dict[str, float] | None:
+    if _chance(rng, 0.5):
+        return None
+    weights = {"code": _one(rng, (1, 2, 0.3))}
+    present = {trace.families[index] for index in np.unique(trace.family).tolist()} - {"code"}
+    return weights | {name: _one(rng, (0, 1, 1.5)) for name in sorted(present)}
+
+
+def _cluster(rng: Rng, *, experts: int, gpus: int, speeds: bool = True) -> Cluster:
+    """A slot for every expert, and seldom many more; unequal slots and speeds and a price on nodes now and then."""
+    on = _one(rng, [n for n in (1, 2, gpus) if gpus % n == 0])
+    least = -(-experts // gpus)
+    slots: Any = least + int(rng.integers(3))
+    if _chance(rng, 0.25):
+        slots = tuple(rng.permutation([least + 1] + [least] * (gpus - 1)).tolist())
+    pace: Any = tuple(rng.integers(1, 4, gpus).tolist()) if speeds and _chance(rng, 0.25) else 1
+    return Cluster(on, gpus // on, slots, _one(rng, (1, 1, 2, 3)), _one(rng, (0, 0, 5)), pace)
+
+
+def _copies(rng: Rng, cluster: Cluster, *, experts: int, replicas: int) -> NDArray[np.bool_]:
+    """bool [experts, gpus]: one copy each in a random order of the slots, then copies where they fit."""
+    hosts = np.zeros((experts, cluster.gpus), bool)
+    seats = rng.permutation(np.repeat(np.arange(cluster.gpus), cluster.slots_of))
+    hosts[np.arange(experts), seats[:experts]] = True
+    for gpu in seats[experts:]:
+        absent = np.flatnonzero(~hosts[:, gpu])
+        if replicas and absent.size:
+            hosts[rng.choice(absent), gpu] = True
+            replicas -= 1
+    return hosts
+
+
+def _shares(rng: Rng, total: int, groups: int) -> list[int]:
+    """Whole numbers that sum to the total."""
+    return [int(share) for share in np.bincount(rng.integers(0, groups, total), minlength=groups)]
+
+
+def _one(rng: Rng, values: Any) -> Any:
+    return values[int(rng.integers(len(values)))]
+
+
+def _chance(rng: Rng, share: float) -> bool:
+    return bool(rng.random() < share)
