@@ -11,7 +11,8 @@ from benchmarks.instances import instances
 from benchmarks.run import RESULTS, Key, Row, Task
 from benchmarks.suite import CORES, experiment
 from moeopt.agreement import agree
-from moeopt.solvers.door import Session, installed
+from moeopt.solvers.door import installed
+from moeopt.solvers.scaled import ScaledSession
 from moeopt.statements import GROUP, named_formulation
 
 TOTAL = 20_000  # instances of all formulations together
@@ -50,7 +51,7 @@ def hold_together(name: str, first: int, count: int, key: Key) -> list[Row]:
     reason = ""
     begun = time.perf_counter()
     with ExitStack() as stack:
-        sessions = {solver: stack.enter_context(Session(solver)) for solver in solvers}
+        sessions = {solver: stack.enter_context(ScaledSession(solver)) for solver in solvers}
         for problem in instances(formulation, count=count, first=first):
             one = agree(formulation, problem, solvers=solvers, sessions=sessions, folder=KEPT)
             reason = reason or one.reason

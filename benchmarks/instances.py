@@ -228,7 +228,18 @@ def one_layer(rng: Rng, *, experts: int, families: int = 2, most_tokens: int = 3
     )
 
 
+def _two_levels(rng: Rng) -> Problem:
+    """Two nodes of two GPUs and their price, no extras: what random draws seldom hit."""
+    experts = int(rng.integers(3, 5))
+    cluster = Cluster(2, 2, int(rng.integers(1, 4)), _one(rng, (1, 2)), _one(rng, (1, 5)))
+    trace = one_layer(rng, experts=experts)
+    weights, objective = _weights(rng, trace), _one(rng, OBJECTIVES)
+    return Problem.from_trace(trace, cluster, family_weights=weights, objective=objective)
+
+
 def _placement(rng: Rng) -> Problem:
+    if _chance(rng, 0.1):
+        return _two_levels(rng)
     tail, copies, moves = (_chance(rng, 1 / 3) for _ in range(3))
     objective = "fan-out" if copies else _one(rng, OBJECTIVES)
     experts, gpus = _one(rng, WITH_COPIES if copies else SIZES)
@@ -274,13 +285,13 @@ def _weights(rng: Rng, trace: Trace) -> dict[str, float] | None:
 
 def _cluster(rng: Rng, *, experts: int, gpus: int, speeds: bool = True) -> Cluster:
     """A slot for every expert, and seldom many more; unequal slots and speeds and a price on nodes now and then."""
-    on = _one(rng, [n for n in (1, 2, gpus) if gpus % n == 0])
+    on = _one(rng, [n for n in (1, 2, 2, gpus) if gpus % n == 0])
     least = -(-experts // gpus)
     slots: Any = least + int(rng.integers(3))
     if _chance(rng, 0.25):
         slots = tuple(rng.permutation([least + 1] + [least] * (gpus - 1)).tolist())
     pace: Any = tuple(rng.integers(1, 4, gpus).tolist()) if speeds and _chance(rng, 0.25) else 1
-    return Cluster(on, gpus // on, slots, _one(rng, (1, 1, 2, 3)), _one(rng, (0, 0, 5)), pace)
+    return Cluster(on, gpus // on, slots, _one(rng, (1, 1, 2, 3)), _one(rng, (0, 5)), pace)
 
 
 def _copies(rng: Rng, cluster: Cluster, *, experts: int, replicas: int) -> NDArray[np.bool_]:

@@ -18,7 +18,8 @@ from moeopt.method import Incumbent
 from moeopt.problem import Problem
 from moeopt.rows import solve_model, solve_rows
 from moeopt.rows_tree_checker import check_rows
-from moeopt.solvers.door import Outcome, Session, Status
+from moeopt.solvers.door import Outcome, Status
+from moeopt.solvers.scaled import ScaledSession
 from moeopt.solvers.offered import BUILT_IN, installed
 from moeopt.statements import named_formulation
 from moeopt.stop import Stop
@@ -122,7 +123,7 @@ class Overrun(Exception):
     """A run took longer than its limit and the grace."""
 
 
-class Stopwatch(Session):
+class Stopwatch(ScaledSession):
     """A session that notes the nodes of its searches and when the last one claimed an optimum."""
 
     nodes: int = 0

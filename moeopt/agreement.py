@@ -24,6 +24,7 @@ from moeopt.rows import solve_model, solve_rows
 from moeopt.rows_tree_checker import check_rows
 from moeopt.scaling import Scale
 from moeopt.solvers.door import Session, Status
+from moeopt.solvers.scaled import ScaledSession
 from moeopt.statement import Statement, cost_unit
 from moeopt.stop import Stop
 from moeopt.testing import brute_force
@@ -114,7 +115,7 @@ def agree(
     with ExitStack() as stack:
         given = dict(sessions or {})
         opened = {
-            name: given[name] if name in given else stack.enter_context(Session(name)) for name in solvers
+            name: given[name] if name in given else stack.enter_context(ScaledSession(name)) for name in solvers
         }
         claims = []
         for name, session in opened.items():

@@ -215,8 +215,9 @@ def _prepare(
         raise ValueError(f"formulation {formulation.name} does not fit this problem: {reason}")
     statement = Statement.of(formulation, problem)
     searcher = session if session is not None else stack.enter_context(ScaledSession(solver))
-    linear = searcher if session is not None or solver == "highs" else stack.enter_context(ScaledSession())
     whole = not getattr(searcher, "linear", True)
+    own = not whole and (session is not None or solver == "highs")
+    linear = searcher if own else stack.enter_context(ScaledSession())
     return RowSearch(
         statement,
         linear,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.rows import solve_rows
 from moeopt.solvers.door import Session
+from moeopt.statements import named_formulation
 from moeopt.stop import Stop
 from tests.problem_strategies import any_problems, copies_of, placement_of
 
@@ -127,13 +129,21 @@ def answered(method: Method, problem: Problem, session: Session) -> Result:
     return method.solve(problem, stop=STOP, seed=0)
 
 
+@cache
+def tiny(name: str) -> list[Problem]:
+    """Instances of one layer that a formulation states."""
+    found: list[Any] = list(instances(named_formulation(name), count=15))
+    return [problem for problem in found if len(problem.workload.layers) == 1]
+
+
 def stated_by(method: Method) -> st.SearchStrategy[Problem]:
     """Any problem; where the method treats one in a thousand, those that the tiny instances find for it."""
     if not isinstance(method, Exact):
         return any_problems().filter(lambda problem: not method.supports(problem))
-    found: list[Any] = list(instances(method.formulation, count=20))
-    rare = st.sampled_from([problem for problem in found if len(problem.workload.layers) == 1])
-    return st.one_of(rare, any_problems().filter(lambda problem: not method.supports(problem)))
+    return st.one_of(
+        st.sampled_from(tiny(method.name)),
+        any_problems().filter(lambda problem: not method.supports(problem)),
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)

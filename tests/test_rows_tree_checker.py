@@ -203,7 +203,7 @@ def test_a_part_cannot_be_parted_where_nothing_is_left(proof: Proof) -> None:
         ({"scale": 1 << 65}, "expected a whole number from 1 to"),
         ({"scale": True}, "found True"),
         ({"duals": "many"}, "the certificate says 'many'"),
-        ({"extra": 1}, "expected ['duals', 'formulation', "),
+        ({"extra": 1}, "rows proof: expected ['duals', "),
         ({"keys": 3}, "keys must list rows, found 3"),
         ({"keys": [[1], [1]]}, "keys must be of one length, and name each row once"),
         ({"keys": [[1], [1, 2]]}, "keys must be of one length, and name each row once"),
