@@ -19,8 +19,8 @@ from moeopt.problem import Problem
 from moeopt.rows import solve_model, solve_rows
 from moeopt.rows_tree_checker import check_rows
 from moeopt.solvers.door import Outcome, Status
-from moeopt.solvers.scaled import ScaledSession
 from moeopt.solvers.offered import BUILT_IN, installed
+from moeopt.solvers.scaled import ScaledSession
 from moeopt.statements import named_formulation
 from moeopt.stop import Stop
 from moeopt.summary import share

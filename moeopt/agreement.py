@@ -115,7 +115,8 @@ def agree(
     with ExitStack() as stack:
         given = dict(sessions or {})
         opened = {
-            name: given[name] if name in given else stack.enter_context(ScaledSession(name)) for name in solvers
+            name: given[name] if name in given else stack.enter_context(ScaledSession(name))
+            for name in solvers
         }
         claims = []
         for name, session in opened.items():

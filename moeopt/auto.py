@@ -25,9 +25,9 @@ class Auto(Method):
     | exact | formulations to try, in this order |
     """
 
-    exact: tuple[str, ...] = ("blocks", "pairs")
+    exact: tuple[str, ...] = ("blocks", "pairs", "families", "migration")
     name = "auto"
-    summary = "swap search, then a proof by blocks or pairs where one of them applies"
+    summary = "search, then a proof by blocks, pairs, families or migration where one of them applies"
 
     def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
         """Search, prove, and say in one line what was chosen and why."""
@@ -35,12 +35,19 @@ class Auto(Method):
         clock = stop.start()
         if problem.replicas:
             return self._searched("replicate", problem, clock, seed, start, "replicas are placed by search")
-        reasons = []
+        reasons: dict[str, str] = {}
         for name in self.exact:
             method = registry.named_method(name)
             if reason := method.supports(problem):
-                reasons.append(reason)
+                reasons[name] = reason
                 continue
+            if (
+                problem.risk is not None or problem.max_moves is not None
+            ):  # these searches are part of the method
+                result = method.solve(problem, stop=stop, seed=seed, start=start)
+                return replace(
+                    result, method=repr(self), message=result.message or f"search and proof by {name}"
+                )
             # A proof finds the optimum by itself; search only has to give it a good start.
             found = OPENING.solve(problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start)
             if found.status == "interrupted":
@@ -49,7 +56,13 @@ class Auto(Method):
             message = result.message or f"swap search, then proof by {name}"
             history = (*found.history, *(event for event in result.history if event.bound is not None))
             return replace(result, method=repr(self), message=message, seconds=clock.elapsed, history=history)
-        return self._searched("swap", problem, clock, seed, start, f"no exact route: {reasons[0]}")
+        search, exact = "swap", self.exact[0]
+        if problem.max_moves is not None:
+            search, exact = "migrate", "migration"
+        elif problem.risk is not None:
+            search, exact = "mixture", "families"
+        why = reasons.get(exact, "not asked for")
+        return self._searched(search, problem, clock, seed, start, f"no exact route: {why}")
 
     def _searched(
         self, name: str, problem: Problem, clock: Clock, seed: int, start: Placement | None, why: str

@@ -18,6 +18,7 @@ __all__ = [
     "broken_triangles",
     "checked_triangles",
     "every_triangle",
+    "group_block",
     "pair_square",
     "triangle_rows",
 ]
@@ -90,6 +91,40 @@ class Groups:
             lower.append(np.array([-np.inf]))
             upper.append(np.array([float(self.full)]))
         return rows, lower, upper
+
+
+def group_block(groups: Groups, together: Any) -> Any:
+    """A Pyomo block: slots, loads, full and triangle for the pairs of one level."""
+    import pyomo.environ as pyo
+
+    experts, load = range(groups.experts), groups.load.tolist()
+    block = pyo.Block(concrete=True)
+
+    def y(i: int, j: int) -> Any:
+        return together[min(i, j), max(i, j)]
+
+    block.slots = pyo.Constraint(
+        experts,
+        rule=lambda _, i: pyo.inequality(
+            groups.least, 1 + sum(y(i, j) for j in experts if j != i), groups.slots
+        ),
+    )
+    if groups.cap is not None:
+
+        def loads(_: Any, i: int) -> Any:
+            if load[i] == sum(load):  # no other expert weighs anything: the row has no variable
+                return pyo.Constraint.Skip
+            others = sum(load[j] * y(i, j) for j in experts if j != i)
+            return pyo.inequality(groups.least_load, load[i] + others, groups.cap)
+
+        block.loads = pyo.Constraint(experts, rule=loads)
+    if groups.full is not None:
+        block.full = pyo.Constraint(expr=sum(together.values()) <= groups.full)
+    block.triangle = pyo.Constraint(
+        [tuple(key) for key in every_triangle(groups.experts).tolist()],
+        rule=lambda _, i, j, k: y(i, j) + y(j, k) - y(i, k) <= 1,
+    )
+    return block
 
 
 def pair_square(experts: int, y: NDArray[Any]) -> NDArray[Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "LazyRows",
     "Provable",
     "Separable",
+    "Startable",
     "Tabulated",
     "unsupported_extras",
     "unsupported_objective",
@@ -56,9 +57,7 @@ class Formulation(Protocol):
 class Tabulated(Formulation, Protocol):
     """A formulation that also writes its matrix itself, in milliseconds where Pyomo takes seconds.
 
-    The matrix together with the rows of `Separable.lazy` equals the Pyomo statement, column names included. With
-    `values(problem, answer)`, float [columns], an answer as a point of the matrix, relabelled where equal GPUs are
-    told apart, a search can start from an answer.
+    The matrix together with the rows of `Separable.lazy` equals the Pyomo statement, column names included.
     """
 
     def matrix(self, problem: Any) -> Matrix:
@@ -69,6 +68,14 @@ class Tabulated(Formulation, Protocol):
 
     def placement(self, problem: Any, x: NDArray[np.float64]) -> Any:
         """The answer that a point, whole up to rounding, stands for; None when it stands for none."""
+
+
+@runtime_checkable
+class Startable(Tabulated, Protocol):
+    """A formulation whose searches can start from an answer."""
+
+    def values(self, problem: Any, answer: Any) -> NDArray[np.float64]:
+        """float [columns]: an answer as a point of the matrix, relabelled where equal GPUs are told apart."""
 
 
 @dataclass(frozen=True, eq=False)

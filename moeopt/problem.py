@@ -123,7 +123,7 @@ class Problem:
     def mixed(self, mixture: Sequence[int]) -> "Problem":
         """Without the tail, family f weighing mixture[f] * family_units[f]: its optimum bounds this one from below."""
         weights = tuple((np.asarray(mixture, np.int64) * self.family_units).tolist())
-        from moeopt.mixed import Mixed
+        from moeopt.mixtures import Mixed
 
         own = {field.name: getattr(self, field.name) for field in fields_of(Problem)}
         return Mixed(**{**own, "tail": None, "family_weights": None}, mixture=weights)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moeopt import claims, wide
 from moeopt.branching import Tree, scale_of, sparse, without_vertices
 from moeopt.certificate import Proof
-from moeopt.formulation import Provable, Separable
+from moeopt.formulation import Provable, Separable, Startable
 from moeopt.multipliers import exact_bound, whole_multipliers
 from moeopt.result import Event
 from moeopt.solvers.door import Outcome, Session, WorkerDied
@@ -83,6 +83,9 @@ class RowSearch:
     def run(self, openings: Iterable[Any]) -> None:
         """Everything, in order; `openings` are answers to start from, offered until the bound is reached."""
         try:
+            if wide.is_wide(self.statement.matrix):  # its relaxation is solved from an answer
+                self.descend(openings)
+                openings = ()
             self.relax()
             self.prove()
             self.descend(openings)
@@ -198,7 +201,7 @@ class RowSearch:
         begun = self.clock.elapsed
         while not (self.impossible or self.interrupted or self.contradiction or self._finished()):
             start, known = None, len(self.statement.lazy)
-            if self.best.found is not None and hasattr(formulation, "values"):
+            if self.best.found is not None and isinstance(formulation, Startable):
                 start = formulation.values(problem, self.best.found)
             matrix = self.statement.complete()
             if self.whole:

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.formulation import Formulation, LazyRows, Provable, Separable, Tabulated
+from moeopt.judged import Judged
 from moeopt.matrix import Matrix, from_pyomo
-from moeopt.placement import Placement
-from moeopt.problem import Problem
 
 __all__ = ["Statement", "cost_unit"]
 
@@ -28,33 +27,33 @@ class Statement:
     |---|---|
     | matrix | the standard form without lazy rows, costs divided by `unit` |
     | unit, divisor | what costs are measured in; the greatest known divisor of every cost |
-    | read | the placement that a point stands for, or None |
+    | read | the answer that a point stands for, or None |
     | lazy | rows found so far, in the order found |
     """
 
     formulation: Formulation
-    problem: Problem
+    problem: Judged
     matrix: Matrix
     unit: int
     divisor: int
-    read: Callable[[NDArray[np.float64]], Placement | None]
+    read: Callable[[NDArray[np.float64]], Any]
     lazy: list[LazyRows] = field(default_factory=list)
     _known: set[tuple[int, ...]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, formulation: Formulation, problem: Problem) -> Statement:
+    def of(cls, formulation: Formulation, problem: Judged) -> Statement:
         """By the formulation's own matrix, or compiled from Pyomo where it has none."""
-        read: Callable[[NDArray[np.float64]], Placement | None]
+        read: Callable[[NDArray[np.float64]], Any]
         if isinstance(formulation, Tabulated):
             matrix, tabulated = formulation.matrix(problem), formulation
 
-            def read(x: NDArray[np.float64]) -> Placement | None:
+            def read(x: NDArray[np.float64]) -> Any:
                 return tabulated.placement(problem, x)
         else:
             model = formulation.build(problem)
             matrix, variables = from_pyomo(model)
 
-            def read(x: NDArray[np.float64]) -> Placement | None:
+            def read(x: NDArray[np.float64]) -> Any:
                 return _read(formulation, model, variables, x)
 
         divisor = 1
@@ -104,8 +103,8 @@ def cost_unit(largest: float) -> int:
     return 1 << (max(0, ceil(log2(largest)) - _COST_BITS) if largest else 0)
 
 
-def _read(formulation: Formulation, model: Any, variables: list[Any], x: NDArray[np.float64]) -> Placement:
-    """The placement of a point of a compiled Pyomo model."""
+def _read(formulation: Formulation, model: Any, variables: list[Any], x: NDArray[np.float64]) -> Any:
+    """The answer of a point of a compiled Pyomo model."""
     for variable, value in zip(variables, x.tolist(), strict=True):
         variable.set_value(value, skip_validation=True)
     return formulation.read(model)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moeopt.branching import scale_of
 from moeopt.claims import CLAIM
 from moeopt.fixing import Core
-from moeopt.formulation import Separable
+from moeopt.formulation import Separable, Startable
 from moeopt.matrix import Matrix
 from moeopt.sifting import sift
 from moeopt.statement import Statement
@@ -21,9 +21,14 @@ from moeopt.whole_model import Multipliers, WholeModel
 if TYPE_CHECKING:
     from moeopt.rowsearch import RowSearch
 
-__all__ = ["core_of", "narrowed", "relaxed"]
+__all__ = ["core_of", "is_wide", "narrowed", "relaxed"]
 
 WIDE = 50_000  # columns from which relaxations are sifted
+
+
+def is_wide(matrix: Matrix) -> bool:
+    """Whether a relaxation has so many columns that few of them should be looked at."""
+    return matrix.cost.size >= WIDE
 
 
 def core_of(run: RowSearch, matrix: Matrix) -> Core:
@@ -36,10 +41,11 @@ def core_of(run: RowSearch, matrix: Matrix) -> Core:
 def relaxed(run: RowSearch) -> bool:
     """Whether the relaxation of a wide model was solved by sifting, from the best answer known."""
     formulation, matrix = run.statement.formulation, run.statement.matrix
-    known = run.best.found is not None and hasattr(formulation, "values")
-    if matrix.cost.size < WIDE or not known or isinstance(formulation, Separable):
+    if not is_wide(matrix) or run.best.found is None or isinstance(formulation, Separable):
         return False
-    point = formulation.values(run.statement.problem, run.best.found)  # type: ignore[attr-defined]
+    if not isinstance(formulation, Startable):
+        return False
+    point = formulation.values(run.statement.problem, run.best.found)
     outcome = run.ask(lambda: sift(matrix, run.session, point=point, clock=run.clock, seed=run.seed))
     if outcome is None or outcome.row_duals is None or outcome.x is None:
         return False

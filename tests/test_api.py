@@ -13,8 +13,8 @@ import pytest
 
 import moeopt as mo
 from moeopt import registry
-from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.linear import Linear
+from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.swap import Swap
 from moeopt.parallel import Processes
 from moeopt.stop import Clock

@@ -45,5 +45,8 @@ def test_links_between_the_documents_lead_somewhere(name: str) -> None:
 
 def test_every_formulation_has_its_section() -> None:
     page = (ROOT / "formulations" / "README.md").read_text(encoding="utf-8")
-    models = {path.stem for path in (ROOT / "formulations" / "moeopt_formulations").glob("[a-z]*.py")}
+    models = {
+        path.stem.replace("_", "-")
+        for path in (ROOT / "formulations" / "moeopt_formulations").glob("[a-z]*.py")
+    }
     assert models <= set(re.findall(r"^## ([\w-]+)$", page, re.MULTILINE))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
 from moeopt.exact import Exact
-from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.linear import Linear
+from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.random import Random
 from moeopt.heuristics.round_robin import RoundRobin
 from moeopt.heuristics.swap import Swap, SwapCut

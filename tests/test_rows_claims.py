@@ -43,7 +43,9 @@ def open_gap(session: Session) -> Problem:
         trace = Trace(experts=chosen[:, None], n_experts=7)
         problem = Problem.from_trace(trace, Cluster(1, 3, 3), objective="cut")
         certificate = run(Pairs(), problem, session=session).certificate
-        if certificate is not None and certificate.proofs[0].kind == "rows":  # a tree: the root was not enough
+        if (
+            certificate is not None and certificate.proofs[0].kind == "rows"
+        ):  # a tree: the root was not enough
             return problem
     raise AssertionError("every relaxation was tight")
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from moeopt.activation import Activation, ActivationProblem
-from moeopt_formulations.symmetry import alike, first_rows
+from moeopt.symmetry import alike, first_rows
 
 
 @dataclass(frozen=True)

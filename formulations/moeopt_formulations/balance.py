@@ -9,7 +9,7 @@ import numpy as np
 
 from moeopt.loads import LoadProblem
 from moeopt.placement import Placement
-from moeopt_formulations.symmetry import alike, first_rows
+from moeopt.symmetry import alike, first_rows
 
 
 @dataclass(frozen=True)

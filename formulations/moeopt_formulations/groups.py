@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.grouping import Grouping, GroupingProblem
-from moeopt_formulations.symmetry import alike, first_rows, renumbered
+from moeopt.symmetry import alike, first_rows, renumbered
 
 if TYPE_CHECKING:
     from moeopt.matrix import Matrix

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.formulation import unsupported_extras
+from moeopt.levels import Level, priced_levels
 from moeopt.placement import Placement
 from moeopt.problem import Problem
-from moeopt_formulations.levels import Level, priced_levels
-from moeopt_formulations.symmetry import alike, first_rows, renumbered
+from moeopt.symmetry import alike, first_rows, renumbered
 
 if TYPE_CHECKING:
     from moeopt.matrix import Matrix

@@ -27,7 +27,9 @@ class Joint:
 
     name: ClassVar[str] = "joint"
     states: ClassVar[str] = "moeopt.Problem with total_replicas"
-    summary: ClassVar[str] = "several layers with one replica budget over all of them; exact fan-out, tiny sizes"
+    summary: ClassVar[str] = (
+        "several layers with one replica budget over all of them; exact fan-out, tiny sizes"
+    )
 
     def supports(self, problem: object) -> str:
         if not isinstance(problem, Problem):

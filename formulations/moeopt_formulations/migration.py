@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.formulation import unsupported_extras
+from moeopt.overlays import inner_formulation, inner_matrix, variables_of
 from moeopt.problem import Problem
 from moeopt_formulations.labelled import Labelled
-from moeopt_formulations.overlays import inner_formulation, inner_matrix, variables_of
 
 if TYPE_CHECKING:
     from moeopt.matrix import Matrix

@@ -16,7 +16,7 @@ from moeopt.formulation import unsupported_extras
 from moeopt.gatherings import demands
 from moeopt.placement import Placement
 from moeopt.problem import Problem
-from moeopt_formulations.symmetry import alike
+from moeopt.symmetry import alike
 
 LARGEST_ROWS = 200_000
 

@@ -14,6 +14,7 @@ from moeopt.cliques import (
     broken_triangles,
     checked_triangles,
     every_triangle,
+    group_block,
     pair_square,
     triangle_rows,
 )
@@ -91,8 +92,8 @@ class TwoLevelPairs:
                 for w, pair in zip(weight, pairs, strict=True)
             )
         )
-        model.gpus = _groups(gpus, model.y)
-        model.nodes = _groups(nodes, model.y_node)
+        model.gpus = group_block(gpus, model.y)
+        model.nodes = group_block(nodes, model.y_node)
         model.nested = pyo.Constraint(pairs, rule=lambda _, i, j: model.y[i, j] <= model.y_node[i, j])
         if not marked:
             return model
@@ -220,7 +221,9 @@ class TwoLevelPairs:
             every = every_triangle(experts)
             keys = np.concatenate([np.insert(every, 0, level, axis=1) for level in (0, 1)])
         elif keys.ndim != 2 or keys.shape[1] != 4 or not np.isin(keys[:, 0], (0, 1)).all():
-            raise ValueError(f"keys must be [rows, 4], a level 0 or 1 and a triangle, found {keys[:1].tolist()}")
+            raise ValueError(
+                f"keys must be [rows, 4], a level 0 or 1 and a triangle, found {keys[:1].tolist()}"
+            )
         checked_triangles(keys[:, 1:], experts)
         return _lazy(keys, experts=experts, width=self.costs(problem)[0].size)
 
@@ -239,40 +242,6 @@ def _weight(problem: Problem) -> NDArray[np.int64]:
     """int64 [pairs]: co-activation weight W of the pairs i < j."""
     (sets,) = problem.workload.layers
     return sets.affinity(problem.set_weights(sets))[np.triu_indices(sets.n_experts, 1)]
-
-
-def _groups(groups: Groups, together: Any) -> Any:
-    """A Pyomo block: slots, loads, full and triangle for the pairs of one level."""
-    import pyomo.environ as pyo
-
-    experts, load = range(groups.experts), groups.load.tolist()
-    block = pyo.Block(concrete=True)
-
-    def y(i: int, j: int) -> Any:
-        return together[min(i, j), max(i, j)]
-
-    block.slots = pyo.Constraint(
-        experts,
-        rule=lambda _, i: pyo.inequality(
-            groups.least, 1 + sum(y(i, j) for j in experts if j != i), groups.slots
-        ),
-    )
-    if groups.cap is not None:
-
-        def loads(_: Any, i: int) -> Any:
-            if load[i] == sum(load):  # no other expert weighs anything: the row has no variable
-                return pyo.Constraint.Skip
-            others = sum(load[j] * y(i, j) for j in experts if j != i)
-            return pyo.inequality(groups.least_load, load[i] + others, groups.cap)
-
-        block.loads = pyo.Constraint(experts, rule=loads)
-    if groups.full is not None:
-        block.full = pyo.Constraint(expr=sum(together.values()) <= groups.full)
-    block.triangle = pyo.Constraint(
-        [tuple(key) for key in every_triangle(groups.experts).tolist()],
-        rule=lambda _, i, j, k: y(i, j) + y(j, k) - y(i, k) <= 1,
-    )
-    return block
 
 
 def _heads(

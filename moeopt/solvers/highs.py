@@ -102,7 +102,7 @@ class Highs:
     def _configure(self, highs: Any, limits: Limits) -> None:
         refuse_options("HiGHS", limits.options, own=_OWN_OPTIONS)
         highs.resetOptions()
-        settings = {
+        settings: dict[str, bool | int | float | str] = {
             "output_flag": False,
             "threads": self._threads,
             "random_seed": limits.seed,

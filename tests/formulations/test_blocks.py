@@ -122,7 +122,9 @@ def test_the_fast_matrix_is_the_pyomo_statement(session: Session, cluster: Clust
         assert outcome.objective == pytest.approx(least)
     outcome = session.solve(fast)
     assert outcome.x is not None
-    assert problem.cost(BLOCKS.placement(problem, outcome.x)) == least
+    found = BLOCKS.placement(problem, outcome.x)
+    assert found is not None
+    assert problem.cost(found) == least
 
 
 @pytest.mark.parametrize("seed", range(5))

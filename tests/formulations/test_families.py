@@ -141,7 +141,7 @@ def test_it_says_why_it_does_not_apply() -> None:
 
 
 def test_too_many_columns_are_refused_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeopt_formulations import overlays
+    from moeopt import overlays
 
     monkeypatch.setattr(overlays, "LARGEST_WIDTH", 15)
     assert "blocks: 16 columns, the limit is 15" in Families("blocks").supports(problem_of("0"))

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 
 from moeopt.cluster import Cluster
 from moeopt.formulation import Separable, Tabulated
+from moeopt.levels import priced_levels
 from moeopt.problem import Problem
 from moeopt.solvers.door import Session
 from moeopt.testing import brute_force, check_formulation
 from moeopt.trace import Trace
 from moeopt_formulations import hyperedge as module
 from moeopt_formulations.hyperedge import Hyperedge
-from moeopt_formulations.levels import priced_levels
 from tests.problem_strategies import problems
 
 HYPEREDGE = Hyperedge()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
-from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.linear import Linear
+from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.random import Random
 from moeopt.heuristics.round_robin import RoundRobin
 from moeopt.method import Heuristic

@@ -41,7 +41,8 @@ def even_loads() -> Matrix:
 
 def test_even_loads_come_out_right_as_the_door_asks(session: Session, even_loads: Matrix) -> None:
     outcome = session.solve(even_loads)
-    assert (outcome.status, outcome.objective) == (Status.OPTIMAL, pytest.approx(OPTIMUM))
+    assert outcome.status == Status.OPTIMAL
+    assert outcome.objective == pytest.approx(OPTIMUM)
 
 
 def test_a_wrong_optimum_is_caught_by_a_start_that_is_better(session: Session, even_loads: Matrix) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeopt_formulations.symmetry import alike, first_rows, renumbered
+from moeopt.symmetry import alike, first_rows, renumbered
 
 
 @st.composite
