@@ -70,11 +70,12 @@ class Tree:
     numbers: int = 0
     stuck: int = 0
     _matrix: Matrix = field(init=False)
+    _parts: int = field(init=False)
     _open: list[tuple[int, int, _Node]] = field(default_factory=list)
     _ticks: Any = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        self._matrix = self.statement.complete()
+        self._matrix, self._parts = self.statement.complete(), len(self.statement.lazy)
 
     def grow(
         self,
@@ -112,6 +113,7 @@ class Tree:
             column = self._fractional(node.x)
             if column is None:
                 offer(node.x)
+                self._caught_up()  # rounded, the point may have broken rows that it did not
                 best = cost()
                 self.stuck += best is None or self._bound(node) < best
                 continue
@@ -173,11 +175,14 @@ class Tree:
 
     def _separate(self, x: Point) -> bool:
         """Whether a point breaks rows that were not known; they are now."""
-        fresh = self.statement.separate(x)
-        if fresh is None:
-            return False
-        self.session.add_rows(rows=fresh.rows, row_lower=fresh.lower, row_upper=fresh.upper)
-        self.model, self._matrix = self.model.grown(fresh), self.statement.complete()
+        return self.statement.separate(x) is not None and self._caught_up()
+
+    def _caught_up(self) -> bool:
+        """True, once session and model know the rows that the statement knows."""
+        for fresh in self.statement.lazy[self._parts :]:
+            self.session.add_rows(rows=fresh.rows, row_lower=fresh.lower, row_upper=fresh.upper)
+            self.model = self.model.grown(fresh)
+        self._parts, self._matrix = len(self.statement.lazy), self.statement.complete()
         return True
 
     def _improve(self, node: _Node, multipliers: Multipliers) -> None:

@@ -111,7 +111,7 @@ class Provable(Tabulated, Protocol):
     """A formulation whose row multipliers a checker of its own verifies, from a statement of its own."""
 
     def proof(
-        self, problem: Problem, *, multipliers: Sequence[int], keys: NDArray[np.int32]
+        self, problem: Any, *, multipliers: Sequence[int], keys: NDArray[np.int32]
     ) -> Mapping[str, Any]:
         """Integer row multipliers by row family, as the checker of this kind reads them.
 

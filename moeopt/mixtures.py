@@ -1,5 +1,6 @@
 """A problem with a tail, its families weighed by one mixture."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,3 +20,8 @@ class Mixed(Problem):
     def multipliers(self) -> NDArray[np.int64]:
         """int64 [families]: the mixture."""
         return np.array(self.mixture, np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the problem and the mixture."""
+        return hashlib.sha256(f"{super().digest} {self.mixture}".encode()).hexdigest()

@@ -144,10 +144,12 @@ def solve_model(
     start: Any = None,
     solver: str = "highs",
     session: Session | None = None,
+    most_nodes: int | None = None,
 ) -> Answer:
     """Solve any problem that judges its answers, by any formulation of it (default: at most 60 seconds).
 
-    The same steps as `solve_rows`. Raises ValueError when the formulation does not state the problem.
+    The same steps as `solve_rows`; `most_nodes` limits the linear models of the certified tree. Raises ValueError
+    when the formulation does not state the problem.
     """
     clock = (stop or Stop()).start()
     best = _Best(problem, clock)
@@ -156,6 +158,7 @@ def solve_model(
     with ExitStack() as stack:
         run = _prepare(stack, formulation, problem, solver=solver, session=session, clock=clock, seed=seed)
         run.best, run.digest = best, problem.digest
+        run.most_nodes = run.most_nodes if most_nodes is None else most_nodes
         run.check = partial(check_rows, problem)
         run.run(())
     status, message = verdict(run)

@@ -56,6 +56,7 @@ class RowSearch:
     |---|---|
     | session, searcher | the linear solver of relaxations, and the solver that searches |
     | whole | the searcher takes whole columns only |
+    | most_nodes | linear models of the tree |
     | check | why a proof does not hold for the problem, by an independent checker |
     | digest, layer_id | of the proofs |
     """
@@ -70,6 +71,7 @@ class RowSearch:
     digest: str
     layer_id: int = 0
     whole: bool = False
+    most_nodes: int = 1 << 30
     duals: NDArray[np.float64] | None = None
     proof: Proof | None = None
     claimed: float | None = None
@@ -249,7 +251,7 @@ class RowSearch:
         ):
             return
         if self.proof is not None:
-            self._prove_tree(self._root(), most_nodes=1 << 30)
+            self._prove_tree(self._root(), most_nodes=self.most_nodes)
 
     def ask(self, question: Callable[[], Outcome]) -> Outcome | None:
         """What the solver answers, its ending noted; None when it contradicts itself or its start."""

@@ -19,6 +19,7 @@ from moeopt.cluster import Cluster
 from moeopt.matrix import Matrix
 from moeopt.problem import Problem
 from moeopt.solvers.door import Session, WorkerDied, installed
+from moeopt.solvers.scaled import ScaledSession
 from moeopt.statements import named_formulation
 from moeopt.trace import Trace
 from moeopt_formulations.assignment import Assignment
@@ -36,7 +37,7 @@ Sessions = dict[str, Session]
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[Sessions]:
     with ExitStack() as stack:
-        yield {solver: stack.enter_context(Session(solver)) for solver in SOLVERS}
+        yield {solver: stack.enter_context(ScaledSession(solver)) for solver in SOLVERS}
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

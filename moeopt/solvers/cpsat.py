@@ -143,6 +143,11 @@ class _Scheme:
         for at in np.flatnonzero(start == np.round(start)).tolist() if self.columns else ():
             self.stated.add_hint(self.columns[at], int(start[at]))
 
+    @property
+    def offset(self) -> float:
+        """The constant of the objective."""
+        return self._model.offset
+
     def worth(self, value: float) -> float:
         """The costs that a value of the whole-number objective stands for, never rounded upwards."""
         if not math.isfinite(value):
@@ -265,6 +270,9 @@ def _outcome(solver: Any, status: Any, scheme: _Scheme, progress: Progress, reas
         progress.proved(scheme.worth(solver.best_objective_bound))
     if math.isfinite(progress.bound):
         bound = progress.bound
+        # Next to a large constant the last digits of both are rounded.
+        if objective is not None and 0 < bound - objective <= abs(scheme.offset) * 2.0**-40:
+            bound = objective
     ending = Status.OPTIMAL
     if status != cp_model.OPTIMAL and not progress.closed:
         if reason is None:
