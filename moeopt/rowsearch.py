@@ -55,8 +55,7 @@ class RowSearch:
     | field | holds |
     |---|---|
     | session, searcher | the linear solver of relaxations, and the solver that searches |
-    | whole | the searcher takes whole columns only |
-    | most_nodes | linear models of the tree |
+    | whole, most_nodes | the searcher takes whole columns only; linear models of the tree |
     | check | why a proof does not hold for the problem, by an independent checker |
     | digest, layer_id | of the proofs |
     """

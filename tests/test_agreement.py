@@ -53,7 +53,8 @@ def test_everybody_agrees_on_every_instance(
         assert agreement.status == "agreed", (
             f"{name}, instance {number}: {agreement.reason}, {agreement.path}"
         )
-        assert (agreement.bound is None) <= (agreement.least is None)
+        if agreement.bound is None:  # only costs that floats cannot hold leave a Pyomo statement without one
+            assert agreement.least is None or agreement.least > 1 << 50
         assert [claim.solver for claim in agreement.claims] == list(SOLVERS)
         assert agreement.claims[0].status != "refused"
     assert list(tmp_path.iterdir()) == []

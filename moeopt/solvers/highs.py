@@ -1,7 +1,6 @@
 """HiGHS in a worker process: the only module that imports highspy.
 
-HiGHS: Q. Huangfu, J. A. J. Hall, Parallelizing the dual revised simplex method, Math. Prog. Comp. 10 (2018).
-"""
+Q. Huangfu, J. A. J. Hall, Parallelizing the dual revised simplex method, Math. Prog. Comp. 10 (2018)."""
 
 from __future__ import annotations
 
@@ -47,7 +46,13 @@ class Highs:
         whole = bool(model.integer.any())
         if start is not None and whole:
             _hint(highs, start)
-        return self._run(highs, limits, watch, whole=whole)
+        outcome = self._run(highs, limits, watch, whole=whole)
+        if not (whole and limits.gap == 0.0 and _open_ended(outcome)):
+            return outcome
+        highs = _open(model)
+        self._configure(highs, limits)
+        highs.setOptionValue("mip_allow_restart", False)  # seen after restarts: once more, without
+        return self._run(highs, limits, watch, whole=True)
 
     def load(self, *, model: Model) -> None:
         self._loaded = _open(model)
@@ -135,6 +140,12 @@ class Highs:
         if ran == HighsStatus.kError:
             raise RuntimeError(f"HiGHS failed in run() while claiming status {status}")
         return _mixed_integer(highs, status) if whole else _linear(highs, status)
+
+
+def _open_ended(outcome: Outcome) -> bool:
+    """Whether an optimum is claimed above the bound that comes with it."""
+    value, bound = outcome.objective or 0.0, -math.inf if outcome.bound is None else outcome.bound
+    return outcome.status == Status.OPTIMAL and value - bound > 1e-6 * max(1.0, abs(value))
 
 
 def _open(model: Model) -> Any:

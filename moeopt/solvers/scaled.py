@@ -34,7 +34,7 @@ class ScaledSession(Session):
     def solve(self, matrix: Matrix, **limits: Any) -> Outcome:
         """As `Session.solve`."""
         scale = Scale.of(matrix)
-        if scale.plain:
+        if scale.plain or not self.linear:  # a solver that counts in whole numbers needs the very numbers
             return super().solve(matrix, **limits)
         if limits.get("start") is not None:
             limits["start"] = as_point(matrix, limits["start"]) / scale.columns

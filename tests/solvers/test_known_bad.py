@@ -8,11 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.instances import instances
 from moeopt.cluster import Cluster
+from moeopt.formulation import Tabulated
 from moeopt.loads import LoadProblem
 from moeopt.matrix import Matrix, from_pyomo
 from moeopt.solvers.door import Session, Status
 from moeopt.statements import named_formulation
+from moeopt.testing import brute_force
 
 # Recorded loads of one layer, 4 experts a GPU. With a feasibility tolerance of 1e-9, HiGHS 1.15.1 calls 92,739
 # optimal within a second.
@@ -55,3 +58,15 @@ def test_a_wrong_optimum_is_caught_by_a_start_that_is_better(session: Session, e
     else:  # a version that gets it right
         assert again.objective == pytest.approx(OPTIMUM)
     assert not said or "optimal; its start is worth" in said
+
+
+@pytest.mark.parametrize(("name", "number"), [("labelled", 46), ("migration", 61)])
+def test_an_optimum_with_a_stale_bound_is_asked_for_again(session: Session, name: str, number: int) -> None:
+    """After a restart HiGHS 1.15.1 calls these optimal with a bound far below."""
+    formulation = named_formulation(name)
+    (problem,) = instances(formulation, count=1, first=number)
+    assert isinstance(formulation, Tabulated)
+    outcome = session.solve(formulation.matrix(problem))
+    assert outcome.status == Status.OPTIMAL
+    assert outcome.objective == pytest.approx(brute_force(problem)[0])
+    assert outcome.bound == pytest.approx(outcome.objective)
