@@ -76,7 +76,7 @@ def test_a_share_is_the_mean_over_the_worst_families_of_that_share(
     """By definition: families from the dearest on until their shares fill the tail, the last one in part."""
     risk, tail, shares = case
     exact = [Fraction(mass, sum(risk.masses)) for mass in risk.masses]
-    assume(exact == shares)  # otherwise shares were rounded to thousandths
+    assume(exact == shares and risk.total == tail * sum(risk.masses))  # otherwise rounded to thousandths
     left, mean = tail, Fraction(0)
     for cost, share in sorted(zip(costs, shares, strict=False), reverse=True):
         mean += cost * min(share, left)

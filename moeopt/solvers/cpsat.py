@@ -271,7 +271,9 @@ def _outcome(solver: Any, status: Any, scheme: _Scheme, progress: Progress, reas
     if math.isfinite(progress.bound):
         bound = progress.bound
         # Next to a large constant the last digits of both are rounded.
-        if objective is not None and 0 < bound - objective <= abs(scheme.offset) * 2.0**-40:
+        noise = abs(scheme.offset) * 2.0**-48
+        beyond = objective is not None and (status == cp_model.OPTIMAL or bound > objective)
+        if objective is not None and beyond and abs(bound - objective) <= noise:
             bound = objective
     ending = Status.OPTIMAL
     if status != cp_model.OPTIMAL and not progress.closed:
