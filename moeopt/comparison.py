@@ -218,7 +218,11 @@ def _row(method: Method, problem: Problem, result: Result, *, bounds: int | None
 
 
 def mean_fan_out(problem: Problem, placement: Placement) -> float:
-    """Mean further GPUs per token and layer, tokens weighted as the objective weights them."""
+    """Mean further GPUs per token and layer, tokens weighted as the objective weights them: with a tail, the worst."""
     traffic = Traffic.of(problem, problem.plan(placement))
-    weighted = int((traffic.gpus_touched @ problem.multipliers).sum())
+    if problem.risk is None:
+        weighted = int((traffic.gpus_touched @ problem.multipliers).sum())
+    else:
+        costs = traffic.gpus_touched * problem.family_units
+        weighted = sum(problem.risk.worst(layer) for layer in costs.tolist())
     return weighted / (problem.total_weight * len(traffic.layer_ids)) - 1

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moeopt as mo
+from moeopt.comparison import mean_fan_out
 from moeopt.heuristics.linear import Linear
 from moeopt.reference import reference_cost
 from moeopt.result import certified_share
@@ -103,3 +104,15 @@ def test_what_cannot_run_is_refused_before_anything_runs() -> None:
         mo.compare(PROBLEM, [Spy(), "magic"])
     with pytest.raises(ValueError, match="holding requests out needs the trace"):
         mo.compare(PROBLEM, [Spy()], held_out=0.2)
+
+
+def test_with_a_tail_the_fan_out_is_that_of_the_worst_family() -> None:
+    chosen = np.array([[0, 1]] * 4 + [[0, 2]] * 2)
+    trace = mo.Trace(
+        chosen[:, None], 4, families=("near", "far"), family=np.array([0] * 4 + [1] * 2, np.uint8)
+    )
+    problem = mo.Problem.from_trace(trace, mo.Cluster(1, 2, 2), tail=0)
+    placement = problem.partition(np.array([[0, 0, 1, 1]]))
+    assert mean_fan_out(problem, placement) == 1.0
+    assert mean_fan_out(replace(problem, tail=None), placement) == pytest.approx(1 / 3)
+    assert problem.cost(placement) == problem.total_weight
