@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import gurobipy
 import numpy as np
@@ -16,16 +15,15 @@ from gurobipy import GRB
 from numpy.typing import NDArray
 
 from moeopt.solvers.kit import (
+    FromScratch,
     Progress,
     constant,
     ended,
     left,
     refuse_numbers,
     refuse_options,
-    with_columns,
-    with_rows,
 )
-from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
+from moeopt.solvers.protocol import Limits, Model, Outcome, Status, Watch
 
 __all__ = ["Gurobi"]
 
@@ -37,15 +35,16 @@ _NO_LICENCE = (GRB.Error.NO_LICENSE, GRB.Error.NETWORK, GRB.Error.JOB_REJECTED, 
 Floats = NDArray[np.float64]
 
 
-class Gurobi:
+class Gurobi(FromScratch):
     """The `protocol.Adapter` of Gurobi. The held linear model is solved from scratch each time."""
 
     linear = True
+    label: ClassVar[str] = "Gurobi"
 
     def __init__(self, *, threads: int) -> None:
         self._threads = threads
         self._environment: Any = None
-        self._held: Model | None = None
+        super().__init__()
 
     def solve(self, *, model: Model, start: Floats | None, limits: Limits, watch: Watch) -> Outcome:
         refuse_numbers("Gurobi", model)
@@ -78,31 +77,6 @@ class Gurobi:
             raise _translated(error, model) from error
         finally:
             grown.dispose()
-
-    def load(self, *, model: Model) -> None:
-        refuse_numbers("Gurobi", model)
-        self._held = model
-
-    def add_columns(self, *, cost: Floats, lower: Floats, upper: Floats, columns: Block) -> None:
-        """Append columns, compressed by column, to the held model."""
-        self.load(model=with_columns(self._model(), cost=cost, lower=lower, upper=upper, columns=columns))
-
-    def add_rows(self, *, rows: Block, row_lower: Floats, row_upper: Floats) -> None:
-        """Append rows, compressed by row, to the held model."""
-        self.load(model=with_rows(self._model(), rows=rows, row_lower=row_lower, row_upper=row_upper))
-
-    def set_bounds(self, *, lower: Floats, upper: Floats) -> None:
-        """Replace the bounds of all columns of the held model."""
-        self.load(model=replace(self._model(), lower=lower, upper=upper))
-
-    def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
-        """Solve the held model from scratch."""
-        return self.solve(model=self._model(), start=None, limits=limits, watch=watch)
-
-    def _model(self) -> Model:
-        if self._held is None:
-            raise RuntimeError("no model is held")
-        return self._held
 
     def _open(self) -> Any:
         """A fresh model: no option, basis or clock survives from the last solve."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event, Lock, Thread
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
 
 __all__ = [
+    "FromScratch",
     "Progress",
     "constant",
     "empty",
@@ -209,3 +211,42 @@ def with_rows(model: Model, *, rows: Block, row_lower: Floats, row_upper: Floats
         row_lower=np.concatenate([model.row_lower, row_lower]),
         row_upper=np.concatenate([model.row_upper, row_upper]),
     )
+
+
+class FromScratch:
+    """The half of an adapter that holds a linear model, for solvers that solve it anew each time."""
+
+    label: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._held: Model | None = None
+
+    def solve(self, *, model: Model, start: Floats | None, limits: Limits, watch: Watch) -> Outcome:
+        """Minimise a model from scratch: the adapter's own."""
+        raise NotImplementedError
+
+    def load(self, *, model: Model) -> None:
+        """Hold a linear model."""
+        refuse_numbers(self.label, model)
+        self._held = model
+
+    def add_columns(self, *, cost: Floats, lower: Floats, upper: Floats, columns: Block) -> None:
+        """Append columns, compressed by column, to the held model."""
+        self.load(model=with_columns(self._model(), cost=cost, lower=lower, upper=upper, columns=columns))
+
+    def add_rows(self, *, rows: Block, row_lower: Floats, row_upper: Floats) -> None:
+        """Append rows, compressed by row, to the held model."""
+        self.load(model=with_rows(self._model(), rows=rows, row_lower=row_lower, row_upper=row_upper))
+
+    def set_bounds(self, *, lower: Floats, upper: Floats) -> None:
+        """Replace the bounds of all columns of the held model."""
+        self.load(model=replace(self._model(), lower=lower, upper=upper))
+
+    def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
+        """Solve the held model from scratch."""
+        return self.solve(model=self._model(), start=None, limits=limits, watch=watch)
+
+    def _model(self) -> Model:
+        if self._held is None:
+            raise RuntimeError("no model is held")
+        return self._held

@@ -6,8 +6,7 @@ SCIP: S. Bolusani et al., The SCIP Optimization Suite 9.0 (2024). PySCIPOpt: S. 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from pyscipopt import Model as Scheme
 from pyscipopt.scip import Expr, ExprCons, Term
 
 from moeopt.solvers.kit import (
+    FromScratch,
     Progress,
     constant,
     ended,
@@ -24,10 +24,8 @@ from moeopt.solvers.kit import (
     proving,
     refuse_numbers,
     refuse_options,
-    with_columns,
-    with_rows,
 )
-from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
+from moeopt.solvers.protocol import Limits, Model, Outcome, Status, Watch
 
 __all__ = ["Scip"]
 
@@ -54,17 +52,18 @@ _SETTINGS = {
 Floats = NDArray[np.float64]
 
 
-class Scip:
+class Scip(FromScratch):
     """The `protocol.Adapter` of SCIP. The search runs in one thread whatever `threads` says.
 
     The held linear model is solved from scratch each time.
     """
 
     linear = True
+    label: ClassVar[str] = "SCIP"
 
     def __init__(self, *, threads: int) -> None:
         self._threads = threads
-        self._held: Model | None = None
+        super().__init__()
 
     def solve(self, *, model: Model, start: Floats | None, limits: Limits, watch: Watch) -> Outcome:
         refuse_numbers("SCIP", model)
@@ -93,31 +92,6 @@ class Scip:
         with polled(watch, scheme.interruptSolve):
             scheme.optimizeNogil()  # without Python's lock: the session's cancellation must get through
         return _outcome(scheme, model, columns, rows, progress if whole else None, watch)
-
-    def load(self, *, model: Model) -> None:
-        refuse_numbers("SCIP", model)
-        self._held = model
-
-    def add_columns(self, *, cost: Floats, lower: Floats, upper: Floats, columns: Block) -> None:
-        """Append columns, compressed by column, to the held model."""
-        self.load(model=with_columns(self._model(), cost=cost, lower=lower, upper=upper, columns=columns))
-
-    def add_rows(self, *, rows: Block, row_lower: Floats, row_upper: Floats) -> None:
-        """Append rows, compressed by row, to the held model."""
-        self.load(model=with_rows(self._model(), rows=rows, row_lower=row_lower, row_upper=row_upper))
-
-    def set_bounds(self, *, lower: Floats, upper: Floats) -> None:
-        """Replace the bounds of all columns of the held model."""
-        self.load(model=replace(self._model(), lower=lower, upper=upper))
-
-    def resolve(self, *, limits: Limits, watch: Watch) -> Outcome:
-        """Solve the held model from scratch."""
-        return self.solve(model=self._model(), start=None, limits=limits, watch=watch)
-
-    def _model(self) -> Model:
-        if self._held is None:
-            raise RuntimeError("no model is held")
-        return self._held
 
     def _configure(self, scheme: Any, limits: Limits) -> None:
         refuse_options("SCIP", limits.options, own=_OWN_OPTIONS)
