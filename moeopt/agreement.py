@@ -34,6 +34,7 @@ __all__ = ["Agreement", "Claim", "agree", "replay"]
 MOST_NODES = 6  # of a certified tree: what is asked is whether a bound holds, not how far it reaches
 
 _FLOAT = 1e-6  # relative error granted to a float solver
+_RESOLUTION = 2.0**-48  # of float sums: a large constant takes the last digits
 _NOTHING = (Status.INFEASIBLE, Status.INFEASIBLE_OR_UNBOUNDED)  # every column is bounded
 
 
@@ -123,7 +124,10 @@ def agree(
         claims = []
         for name, session in opened.items():
             claim, x = _asked(matrix, name, session=session, least=least)
-            claims.append(claim if claim.reason or x is None else _judged(claim, statement, x, least=least))
+            noise = max(abs(matrix.offset), least or 0) * _RESOLUTION if session.linear else 0.0
+            if not claim.reason and x is not None:
+                claim = _judged(claim, statement, x, least=least, noise=noise)
+            claims.append(claim)
         linear = given.get("highs") or opened.get("highs") or stack.enter_context(Session())
         try:
             bound, refusal = _certified(formulation, problem, least=least, session=linear)
@@ -176,9 +180,7 @@ def _asked(
         return replace(claim, reason=f"{solver} ends with {outcome.status}"), None
     if least is None:
         return replace(claim, reason=f"{solver} finds an optimum {value:.17g}, nothing is admissible"), None
-    noise = (
-        _FLOAT * max(unit, abs(least)) + abs(matrix.offset) * 2.0**-48
-    )  # a large constant takes the last digits
+    noise = _FLOAT * max(unit, abs(least)) + abs(matrix.offset) * _RESOLUTION
     if abs(value - least) > noise:
         return replace(
             claim, reason=f"{solver} finds an optimum {value:.17g}, the least cost is {least}"
@@ -186,8 +188,10 @@ def _asked(
     return claim, np.where(matrix.integer, np.round(outcome.x), outcome.x)
 
 
-def _judged(claim: Claim, statement: Statement, x: NDArray[np.float64], *, least: int | None) -> Claim:
-    """The claim with the cost of the answer that its point stands for."""
+def _judged(
+    claim: Claim, statement: Statement, x: NDArray[np.float64], *, least: int | None, noise: float
+) -> Claim:
+    """The claim with the cost of the answer that its point stands for; `noise` is what the solver cannot tell."""
     problem, solver = statement.problem, claim.solver
     try:
         answer = statement.read(x)
@@ -198,8 +202,11 @@ def _judged(claim: Claim, statement: Statement, x: NDArray[np.float64], *, least
     if broken := problem.violation(answer):
         return replace(claim, reason=f"the optimum of {solver} is not admissible: {broken}")
     cost = problem.cost(answer)
-    reason = "" if cost == least else f"the optimum of {solver} costs {cost}, the least cost is {least}"
-    return replace(claim, cost=cost, reason=reason)
+    if least is not None and 0 <= cost - least <= noise:
+        return replace(claim, cost=cost)
+    return replace(
+        claim, cost=cost, reason=f"the optimum of {solver} costs {cost}, the least cost is {least}"
+    )
 
 
 def _certified(

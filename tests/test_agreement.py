@@ -119,6 +119,17 @@ def test_that_nothing_is_admissible_is_agreed_on(sessions: Sessions) -> None:
     assert {claim.status for claim in found.claims} <= {"infeasible", "infeasible-or-unbounded"}
 
 
+def test_answers_that_a_large_constant_makes_alike_agree(sessions: Sessions) -> None:
+    covers = named_formulation("covers")
+    (problem,) = instances(covers, count=1, first=535)  # HiGHS stops 3 above a least cost of 2.8e15
+    found = agree(covers, problem, solvers=SOLVERS, sessions=sessions)
+    assert found.status == "agreed", found.reason
+    for claim in found.claims:
+        assert claim.cost is not None
+        assert found.least is not None
+        assert 0 <= claim.cost - found.least <= (16 if claim.solver == "highs" else 0)
+
+
 def test_sessions_are_opened_where_none_are_given() -> None:
     assert agree(Assignment(), problem_of(), solvers=("highs",)).status == "agreed"
 

@@ -1,4 +1,4 @@
-"""HiGHS in a worker process: the only module that imports highspy.
+"""HiGHS in a worker process; with `highs_outcome` the only module that imports highspy.
 
 Q. Huangfu, J. A. J. Hall, Parallelizing the dual revised simplex method, Math. Prog. Comp. 10 (2018)."""
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import highspy
 import numpy as np
-from highspy import HighsModelStatus, HighsStatus
+from highspy import HighsStatus
 from numpy.typing import NDArray
 
+from moeopt.solvers.highs_outcome import Unanswered, linear, mixed_integer, status_of
 from moeopt.solvers.kit import empty, refuse_options
 from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
 
@@ -22,7 +23,6 @@ Floats = NDArray[np.float64]
 
 _LARGE = 20_000  # entries of a model whose first linear solve is left to an interior point
 _BOUND_PERIOD = 0.05  # seconds between two bounds sent to the session
-_FEASIBLE = 2  # kSolutionStatusFeasible
 _OWN_OPTIONS = frozenset(
     {"time_limit", "mip_rel_gap", "mip_abs_gap", "random_seed", "threads", "output_flag"}
 )
@@ -46,13 +46,22 @@ class Highs:
         whole = bool(model.integer.any())
         if start is not None and whole:
             _hint(highs, start)
-        outcome = self._run(highs, limits, watch, whole=whole)
-        if not (whole and limits.gap == 0.0 and _open_ended(outcome)):
-            return outcome
+        try:
+            outcome = self._run(highs, limits, watch, whole=whole)
+        except Unanswered:  # kSolveError, seen with presolve
+            return self._again(model, limits, watch, whole=whole, presolve="off")
+        if whole and limits.gap == 0.0 and _open_ended(outcome):
+            # Seen after restarts.
+            return self._again(model, limits, watch, whole=True, mip_allow_restart=False)
+        return outcome
+
+    def _again(self, model: Model, limits: Limits, watch: Watch, *, whole: bool, **settings: Any) -> Outcome:
+        """Once more from the beginning, with other settings."""
         highs = _open(model)
         self._configure(highs, limits)
-        highs.setOptionValue("mip_allow_restart", False)  # seen after restarts: once more, without
-        return self._run(highs, limits, watch, whole=True)
+        for name, value in settings.items():
+            highs.setOptionValue(name, value)
+        return self._run(highs, limits, watch, whole=whole)
 
     def load(self, *, model: Model) -> None:
         self._loaded = _open(model)
@@ -136,10 +145,10 @@ class Highs:
             ran = highs.run()
         finally:
             highs.clearCallbacks()
-        status = _status(highs.getModelStatus())
+        status = status_of(highs.getModelStatus())
         if ran == HighsStatus.kError:
             raise RuntimeError(f"HiGHS failed in run() while claiming status {status}")
-        return _mixed_integer(highs, status) if whole else _linear(highs, status)
+        return mixed_integer(highs, status) if whole else linear(highs, status)
 
 
 def _open_ended(outcome: Outcome) -> bool:
@@ -219,82 +228,3 @@ def _subscribe(highs: Any, watch: Watch) -> None:
     highs.cbIpmInterrupt += check
     highs.cbMipInterrupt += check_and_tell  # the logging callback is silent when output is off
     highs.cbMipImprovingSolution += tell
-
-
-def _status(status: Any) -> Status:
-    match status:
-        case HighsModelStatus.kOptimal:
-            return Status.OPTIMAL
-        case HighsModelStatus.kTimeLimit:
-            return Status.TIME_LIMIT
-        case HighsModelStatus.kInterrupt | HighsModelStatus.kHighsInterrupt:  # type: ignore[attr-defined]
-            return Status.INTERRUPTED
-        case HighsModelStatus.kInfeasible:
-            return Status.INFEASIBLE
-        case HighsModelStatus.kUnbounded:
-            return Status.UNBOUNDED
-        case HighsModelStatus.kUnboundedOrInfeasible:
-            return Status.INFEASIBLE_OR_UNBOUNDED
-        case (
-            HighsModelStatus.kNotset
-            | HighsModelStatus.kLoadError
-            | HighsModelStatus.kModelError
-            | HighsModelStatus.kPresolveError
-            | HighsModelStatus.kSolveError
-            | HighsModelStatus.kPostsolveError
-            | HighsModelStatus.kModelEmpty  # a model without columns never gets here
-            | HighsModelStatus.kUnknown
-            | HighsModelStatus.kMemoryLimit
-        ):
-            raise RuntimeError(f"HiGHS gave no answer: status {status.name}")
-        case (
-            HighsModelStatus.kObjectiveBound
-            | HighsModelStatus.kObjectiveTarget
-            | HighsModelStatus.kIterationLimit
-            | HighsModelStatus.kSolutionLimit
-        ):
-            raise RuntimeError(f"HiGHS stopped at a limit this door does not set: status {status.name}")
-        case _:
-            raise RuntimeError(f"HiGHS gave a status this library does not know: {status}")
-
-
-def _mixed_integer(highs: Any, status: Status) -> Outcome:
-    info = highs.getInfo()
-    x, objective = _point(highs, status, info)
-    bounded = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED) and math.isfinite(
-        info.mip_dual_bound
-    )
-    return Outcome(
-        status=status,
-        x=x,
-        objective=objective,
-        bound=info.mip_dual_bound if bounded else None,
-        nodes=max(0, info.mip_node_count),
-    )
-
-
-def _linear(highs: Any, status: Status) -> Outcome:
-    info = highs.getInfo()
-    x, objective = _point(highs, status, info)
-    solution = highs.getSolution()
-    bound = row_duals = col_duals = None
-    ended = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED)
-    if ended and solution.dual_valid and info.dual_solution_status == _FEASIBLE:
-        row_duals, col_duals = np.array(solution.row_dual), np.array(solution.col_dual)
-        # At a dual feasible basis the primal value, feasible or not, is the dual value: a bound before the
-        # end too. (mip_dual_bound is 0 for linear models, a stand-in.)
-        if status == Status.OPTIMAL or info.basis_validity == highspy.BasisValidity.kBasisValidityValid:
-            bound = float(info.objective_function_value)
-    return Outcome(
-        status=status, x=x, objective=objective, bound=bound, row_duals=row_duals, col_duals=col_duals
-    )
-
-
-def _point(highs: Any, status: Status, info: Any) -> tuple[Floats | None, float | None]:
-    solution = highs.getSolution()
-    feasible = solution.value_valid and info.primal_solution_status == _FEASIBLE
-    if status == Status.OPTIMAL and not feasible:
-        raise RuntimeError("HiGHS claims an optimum and holds no feasible point")
-    if not feasible or status not in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED):
-        return None, None
-    return np.array(solution.col_value), float(info.objective_function_value)

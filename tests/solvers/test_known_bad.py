@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from benchmarks.instances import instances
 from moeopt.cluster import Cluster
@@ -70,3 +71,26 @@ def test_an_optimum_with_a_stale_bound_is_asked_for_again(session: Session, name
     assert outcome.status == Status.OPTIMAL
     assert outcome.objective == pytest.approx(brute_force(problem)[0])
     assert outcome.bound == pytest.approx(outcome.objective)
+
+
+# Blocks of 7 experts that two GPUs cannot share without overlap: HiGHS 1.15.1 ends with kSolveError, presolve on.
+UNCOVERED = (
+    "012 013 014 024 034 015 025 035 045 145 016 026 126 036 136 236 046 146 246 346 056 156 256 356 456 "
+    "0126 0136 0146 0246 0346 0156 0256 0356 0456 1456"
+)
+
+
+def test_an_error_with_presolve_is_asked_again_without(session: Session) -> None:
+    blocks = [*UNCOVERED.split(), ""]
+    rows = np.array([[str(e) in block for block in blocks] for e in range(7)] + [[True] * len(blocks)], float)
+    sides = np.array([1.0] * 7 + [2.0])
+    matrix = Matrix(
+        cost=np.zeros(len(blocks)),
+        lower=np.zeros(len(blocks)),
+        upper=np.array([1.0] * (len(blocks) - 1) + [2.0]),
+        integer=np.ones(len(blocks), bool),
+        rows=csr_array(rows),
+        row_lower=sides,
+        row_upper=sides,
+    )
+    assert session.solve(matrix).status == Status.INFEASIBLE

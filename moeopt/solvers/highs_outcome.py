@@ -1,0 +1,102 @@
+"""What an instance of HiGHS says after a run, in the words of the protocol."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import highspy
+import numpy as np
+from highspy import HighsModelStatus
+from numpy.typing import NDArray
+
+from moeopt.solvers.protocol import Outcome, Status
+
+__all__ = ["Unanswered", "linear", "mixed_integer", "status_of"]
+
+Floats = NDArray[np.float64]
+
+_FEASIBLE = 2  # kSolutionStatusFeasible
+
+
+class Unanswered(RuntimeError):
+    """HiGHS ended without a word about the model."""
+
+
+def status_of(status: Any) -> Status:
+    match status:
+        case HighsModelStatus.kOptimal:
+            return Status.OPTIMAL
+        case HighsModelStatus.kTimeLimit:
+            return Status.TIME_LIMIT
+        case HighsModelStatus.kInterrupt | HighsModelStatus.kHighsInterrupt:  # type: ignore[attr-defined]
+            return Status.INTERRUPTED
+        case HighsModelStatus.kInfeasible:
+            return Status.INFEASIBLE
+        case HighsModelStatus.kUnbounded:
+            return Status.UNBOUNDED
+        case HighsModelStatus.kUnboundedOrInfeasible:
+            return Status.INFEASIBLE_OR_UNBOUNDED
+        case (
+            HighsModelStatus.kNotset
+            | HighsModelStatus.kLoadError
+            | HighsModelStatus.kModelError
+            | HighsModelStatus.kPresolveError
+            | HighsModelStatus.kSolveError
+            | HighsModelStatus.kPostsolveError
+            | HighsModelStatus.kModelEmpty  # a model without columns never gets here
+            | HighsModelStatus.kUnknown
+            | HighsModelStatus.kMemoryLimit
+        ):
+            raise Unanswered(f"HiGHS gave no answer: status {status.name}")
+        case (
+            HighsModelStatus.kObjectiveBound
+            | HighsModelStatus.kObjectiveTarget
+            | HighsModelStatus.kIterationLimit
+            | HighsModelStatus.kSolutionLimit
+        ):
+            raise RuntimeError(f"HiGHS stopped at a limit this door does not set: status {status.name}")
+        case _:
+            raise RuntimeError(f"HiGHS gave a status this library does not know: {status}")
+
+
+def mixed_integer(highs: Any, status: Status) -> Outcome:
+    info = highs.getInfo()
+    x, objective = _point(highs, status, info)
+    bounded = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED) and math.isfinite(
+        info.mip_dual_bound
+    )
+    return Outcome(
+        status=status,
+        x=x,
+        objective=objective,
+        bound=info.mip_dual_bound if bounded else None,
+        nodes=max(0, info.mip_node_count),
+    )
+
+
+def linear(highs: Any, status: Status) -> Outcome:
+    info = highs.getInfo()
+    x, objective = _point(highs, status, info)
+    solution = highs.getSolution()
+    bound = row_duals = col_duals = None
+    ended = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED)
+    if ended and solution.dual_valid and info.dual_solution_status == _FEASIBLE:
+        row_duals, col_duals = np.array(solution.row_dual), np.array(solution.col_dual)
+        # At a dual feasible basis the primal value, feasible or not, is the dual value: a bound before the
+        # end too. (mip_dual_bound is 0 for linear models, a stand-in.)
+        if status == Status.OPTIMAL or info.basis_validity == highspy.BasisValidity.kBasisValidityValid:
+            bound = float(info.objective_function_value)
+    return Outcome(
+        status=status, x=x, objective=objective, bound=bound, row_duals=row_duals, col_duals=col_duals
+    )
+
+
+def _point(highs: Any, status: Status, info: Any) -> tuple[Floats | None, float | None]:
+    solution = highs.getSolution()
+    feasible = solution.value_valid and info.primal_solution_status == _FEASIBLE
+    if status == Status.OPTIMAL and not feasible:
+        raise RuntimeError("HiGHS claims an optimum and holds no feasible point")
+    if not feasible or status not in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED):
+        return None, None
+    return np.array(solution.col_value), float(info.objective_function_value)
