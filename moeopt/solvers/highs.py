@@ -50,6 +50,9 @@ class Highs:
             outcome = self._run(highs, limits, watch, whole=whole)
         except Unanswered:  # kSolveError, seen with presolve
             return self._again(model, limits, watch, whole=whole, presolve="off")
+        if whole and outcome.status in (Status.INFEASIBLE, Status.INFEASIBLE_OR_UNBOUNDED):
+            # Presolve of 1.15.1 calls some 0/1 models infeasible that have points (HiGHS issue 3296 is one more).
+            return self._again(model, limits, watch, whole=True, presolve="off")
         if whole and limits.gap == 0.0 and _open_ended(outcome):
             # Seen after restarts.
             return self._again(model, limits, watch, whole=True, mip_allow_restart=False)

@@ -290,16 +290,16 @@ def test_every_status_of_highs_is_answered_or_refused_by_name() -> None:
     # highspy stays out of this process: it cannot share one with other solvers.
     script = """
         from highspy import HighsModelStatus
-        from moeopt.solvers.highs import _status
+        from moeopt.solvers.highs_outcome import status_of
         answered = set()
         for name, status in HighsModelStatus.__members__.items():
             try:
-                answered.add(_status(status).value)
+                answered.add(status_of(status).value)
             except RuntimeError as error:
                 assert name in str(error) and "does not know" not in str(error), name
         assert len(answered) == 6, answered
         try:
-            _status("kNovel")
+            status_of("kNovel")
         except RuntimeError as error:
             assert "kNovel" in str(error)
         else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 from benchmarks.instances import instances
+from moeopt.agreement import replay
 from moeopt.cluster import Cluster
 from moeopt.formulation import Tabulated
 from moeopt.loads import LoadProblem
@@ -94,3 +96,10 @@ def test_an_error_with_presolve_is_asked_again_without(session: Session) -> None
         row_upper=sides,
     )
     assert session.solve(matrix).status == Status.INFEASIBLE
+
+
+def test_a_point_that_presolve_does_not_see_is_found(session: Session) -> None:
+    # `replicated`, 61 rows of zeros and ones and 36 columns: HiGHS 1.15.1 with presolve calls it infeasible.
+    kept = Path(__file__).parent / "false_infeasible.json"
+    claim = replay(kept, session=session)
+    assert (claim.status, claim.reason) == ("optimal", "")
