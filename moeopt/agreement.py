@@ -20,8 +20,7 @@ from moeopt.judged import Judged
 from moeopt.matrix import Matrix
 from moeopt.method import Incumbent
 from moeopt.problem import Problem
-from moeopt.rows import solve_model, solve_rows
-from moeopt.rows_tree_checker import check_rows
+from moeopt.rows import check_answer, solve_model, solve_rows
 from moeopt.scaling import Scale
 from moeopt.solvers.door import Session, Status
 from moeopt.solvers.scaled import ScaledSession
@@ -231,7 +230,7 @@ def _certified(
         answer = solve_model(formulation, problem, stop=stop, session=session, most_nodes=MOST_NODES)
         proof = answer.proof
         status, cost, message = answer.status, answer.cost, answer.message
-        refusal = "" if proof is None else check_rows(problem, proof)
+        refusal = "" if proof is None else check_answer(problem, proof)
     if status == "interrupted":
         raise KeyboardInterrupt
     bound = None if proof is None else proof.bound

@@ -94,6 +94,7 @@ def check_layer(problem: Problem, proof: Proof, *, placement: Placement | None) 
 
 def _checks() -> dict[str, Check]:
     from moeopt.blocks_checker import check_blocks
+    from moeopt.contents_checker import check_contents
     from moeopt.counting_checker import check_counting
     from moeopt.rows_checker import check_assignment, check_pairs
     from moeopt.rows_tree_checker import check_rows
@@ -101,6 +102,7 @@ def _checks() -> dict[str, Check]:
     return {
         "assignment": check_assignment,
         "blocks": check_blocks,
+        "contents": check_contents,
         "counting": check_counting,
         "pairs": check_pairs,
         "rows": check_rows,

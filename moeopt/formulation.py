@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -21,6 +21,8 @@ __all__ = [
     "Formulation",
     "LazyRows",
     "Provable",
+    "Proven",
+    "Searched",
     "Separable",
     "Startable",
     "Tabulated",
@@ -118,6 +120,36 @@ class Provable(Tabulated, Protocol):
         `multipliers` belong to the rows of `matrix`, then to the lazy rows `keys` [rows, width]; positive on
         a lower bound of a row, negative on an upper one.
         """
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What a search of a formulation's own proves.
+
+    | field | holds |
+    |---|---|
+    | kind, numbers | of the proof: which checker takes it, and what it reads |
+    | bound | no answer costs less; None when nothing is proved |
+    | nodes | visited |
+    | impossible | the search has seen that there is no answer |
+    """
+
+    kind: str
+    bound: int | None
+    numbers: Mapping[str, Any]
+    nodes: int = 0
+    impossible: bool = False
+
+
+@runtime_checkable
+class Searched(Tabulated, Protocol):
+    """A formulation with a search of its own, tried before a solver is asked."""
+
+    def unsearchable(self, problem: Any) -> str:
+        """Why the search does not take a problem that the formulation states; empty when it does."""
+
+    def passes(self, problem: Any, *, best: Any, clock: Any, session: Any) -> Iterator[Proven]:
+        """Offer answers to `best` (`moeopt.judged.Best`), and after each complete pass say what is proved."""
 
 
 @runtime_checkable

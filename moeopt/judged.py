@@ -1,11 +1,14 @@
-"""What a formulation may state: any problem that judges its own answers."""
+"""What a formulation may state: any problem that judges its own answers; and the best of these so far."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-__all__ = ["Judged"]
+if TYPE_CHECKING:
+    from moeopt.result import Event
+
+__all__ = ["Best", "Judged"]
 
 
 @runtime_checkable
@@ -28,3 +31,24 @@ class Judged(Protocol):
 
     def candidates(self) -> Iterator[Any]:
         """Every answer that could be admissible and optimal, for brute force; ValueError where there are too many."""
+
+
+class Best(Protocol):
+    """The cheapest admissible answer so far, judged by the problem alone."""
+
+    history: list[Event]
+
+    @property
+    def cost(self) -> int | None:
+        """Exact cost of the answer, or None."""
+
+    @property
+    def found(self) -> Any:
+        """The answer, or None."""
+
+    @property
+    def reason(self) -> str:
+        """Why the last answer offered was not admissible."""
+
+    def offer(self, answer: Any, /) -> bool:
+        """Judge an answer; True when it is admissible and the cheapest so far."""

@@ -14,6 +14,7 @@ from moeopt.balance import lightest
 from moeopt.certificate import Certificate, Proof
 from moeopt.checker import check_layer
 from moeopt.claims import claimed_bound, verdict
+from moeopt.contents_checker import check_contents
 from moeopt.formulation import Formulation
 from moeopt.heuristics.migrate import Migrate
 from moeopt.heuristics.mixture import Mixture
@@ -31,7 +32,7 @@ from moeopt.solvers.scaled import ScaledSession
 from moeopt.statement import Statement
 from moeopt.stop import Clock, Stop
 
-__all__ = ["Answer", "solve_model", "solve_rows"]
+__all__ = ["Answer", "check_answer", "solve_model", "solve_rows"]
 
 
 def opening_of(problem: Problem) -> Heuristic:
@@ -115,7 +116,7 @@ class Answer:
     | field | holds |
     |---|---|
     | answer, cost | the best admissible answer and its exact cost by the problem, or None |
-    | bound, proof | no admissible answer costs less: `moeopt.rows_tree_checker.check_rows` agrees; or None |
+    | bound, proof | no admissible answer costs less: `check_answer` agrees; or None |
     | claimed_bound | a solver's unverified bound, or None |
     | nodes | of all searches |
     """
@@ -159,7 +160,7 @@ def solve_model(
         run = _prepare(stack, formulation, problem, solver=solver, session=session, clock=clock, seed=seed)
         run.best, run.digest = best, problem.digest
         run.most_nodes = run.most_nodes if most_nodes is None else most_nodes
-        run.check = partial(check_rows, problem)
+        run.check = partial(check_answer, problem)
         run.run(())
     status, message = verdict(run)
     proof = run.certified()
@@ -178,6 +179,13 @@ def solve_model(
         history=tuple(best.history),
         message=message or run.message,
     )
+
+
+def check_answer(problem: Judged, proof: Proof) -> str:
+    """Why a proof of `solve_model` does not hold; empty when it does."""
+    if proof.kind == "contents" and isinstance(problem, Problem):
+        return check_contents(problem, proof)
+    return check_rows(problem, proof)
 
 
 @dataclass

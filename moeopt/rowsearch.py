@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,39 +13,20 @@ from moeopt import claims, wide
 from moeopt.branching import Tree, scale_of, sparse, without_vertices
 from moeopt.certificate import Proof
 from moeopt.formulation import Provable, Separable, Startable
+from moeopt.judged import Best
 from moeopt.multipliers import exact_bound, whole_multipliers
 from moeopt.result import Event
+from moeopt.searched import search_first, searchable
 from moeopt.solvers.door import Outcome, Session, WorkerDied
 from moeopt.solvers.door import Status as Ending
 from moeopt.statement import Statement
 from moeopt.stop import Clock
 from moeopt.whole_model import Multipliers, WholeModel
 
-__all__ = ["Best", "RowSearch"]
+__all__ = ["RowSearch"]
 
 SEARCH_SHARE = 0.3  # of the time left; the rest is for a tree of our own that proves what the search claims
 MOST_NUMBERS = 5_000_000  # in the tree of one certificate
-
-
-class Best(Protocol):
-    """The cheapest admissible answer so far, judged by the problem alone."""
-
-    history: list[Event]
-
-    @property
-    def cost(self) -> int | None:
-        """Exact cost of the answer, or None."""
-
-    @property
-    def found(self) -> Any:
-        """The answer, or None."""
-
-    @property
-    def reason(self) -> str:
-        """Why the last answer offered was not admissible."""
-
-    def offer(self, answer: Any, /) -> bool:
-        """Judge an answer; True when it is admissible and the cheapest so far."""
 
 
 @dataclass
@@ -84,9 +65,11 @@ class RowSearch:
     def run(self, openings: Iterable[Any]) -> None:
         """Everything, in order; `openings` are answers to start from, offered until the bound is reached."""
         try:
-            if wide.is_wide(self.statement.matrix):  # its relaxation is solved from an answer
+            if wide.is_wide(self.statement.matrix) or searchable(self):  # both begin from an answer
                 self.descend(openings)
                 openings = ()
+            if search_first(self):
+                return
             self.relax()
             self.prove()
             self.descend(openings)
@@ -139,9 +122,10 @@ class RowSearch:
         bound, sums = exact_bound(matrix, numbers, costs=costs, offset=offset)
         keys = self.statement.keys[: self.duals.size - self.statement.matrix.row_lower.size]
         certified = {**formulation.proof(problem, multipliers=numbers, keys=keys), **sums}
-        self._keep(formulation.name, bound, certified)
+        self.keep(formulation.name, bound=bound, numbers=certified)
 
-    def _keep(self, kind: str, bound: int, numbers: dict[str, Any]) -> None:
+    def keep(self, kind: str, *, bound: int, numbers: dict[str, Any]) -> None:
+        """A bound that the checker agrees to; it is told if not."""
         proof = Proof(layer_id=self.layer_id, digest=self.digest, kind=kind, bound=bound, numbers=numbers)
         if refusal := self.check(proof):
             self.message = f"the bound is not certified: {refusal}"
@@ -183,7 +167,8 @@ class RowSearch:
         bound = tree.bound(top)
         if self.proof is None or bound > self.proof.bound:
             numbers = {"formulation": statement.formulation.name, "fixing": fixing, **tree.listed(top)}
-            self._keep("rows", bound if self.best.cost is None else min(bound, self.best.cost), numbers)
+            bound = bound if self.best.cost is None else min(bound, self.best.cost)
+            self.keep("rows", bound=bound, numbers=numbers)
 
     def descend(self, openings: Iterable[Any]) -> None:
         """Offer starts to search from; one even when the clock has run out."""

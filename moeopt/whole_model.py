@@ -157,6 +157,10 @@ class WholeModel:
         _check_sides(model.row_lower, model.row_upper)
         return model, ~fixed, rest
 
+    def reduced(self, multipliers: Multipliers, *, scale: int) -> tuple[int, NDArray[Any]]:
+        """S offset plus the multipliers times the sides they press on, and S c - A'Y [columns], both exact."""
+        return self._reduced(multipliers, scale, self.lower, self.upper)
+
     def _reduced(
         self, multipliers: Multipliers, scale: int, lower: NDArray[np.int64], upper: NDArray[np.int64]
     ) -> tuple[int, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.content_search import passes, unsearchable
 from moeopt.coverage import answer_of, exact_costs, point_of, standard_form
 from moeopt.dispatch import Plan
-from moeopt.formulation import unsupported_extras
+from moeopt.formulation import Proven, unsupported_extras
 from moeopt.gatherings import Gatherings, content_count, content_sizes, partitions, togetherness
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -87,6 +89,12 @@ class Covers:
         if columns > LARGEST_COLUMNS:
             return f"{columns:,} columns for {len(sets):,} expert sets, the limit is {LARGEST_COLUMNS:,}"
         return ""
+
+    def unsearchable(self, problem: Problem) -> str:
+        return unsearchable(problem)
+
+    def passes(self, problem: Problem, *, best: Any, clock: Any, session: Any) -> Iterator[Proven]:
+        return passes(self, problem, best=best, clock=clock, session=session)
 
     def build(self, problem: Problem) -> Any:
         import pyomo.environ as pyo

@@ -13,7 +13,7 @@ import numpy as np
 from highspy import HighsStatus
 from numpy.typing import NDArray
 
-from moeopt.solvers.highs_outcome import Unanswered, linear, mixed_integer, status_of
+from moeopt.solvers.highs_outcome import Unanswered, linear_outcome, status_of, whole_outcome
 from moeopt.solvers.kit import empty, refuse_options
 from moeopt.solvers.protocol import Block, Limits, Model, Outcome, Status, Watch
 
@@ -151,7 +151,7 @@ class Highs:
         status = status_of(highs.getModelStatus())
         if ran == HighsStatus.kError:
             raise RuntimeError(f"HiGHS failed in run() while claiming status {status}")
-        return mixed_integer(highs, status) if whole else linear(highs, status)
+        return whole_outcome(highs, status) if whole else linear_outcome(highs, status)
 
 
 def _open_ended(outcome: Outcome) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from moeopt.solvers.protocol import Outcome, Status
 
-__all__ = ["Unanswered", "linear", "mixed_integer", "status_of"]
+__all__ = ["Unanswered", "linear_outcome", "status_of", "whole_outcome"]
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +24,7 @@ class Unanswered(RuntimeError):
 
 
 def status_of(status: Any) -> Status:
+    """The word of the protocol for a status of HiGHS; RuntimeError for one that is no answer."""
     match status:
         case HighsModelStatus.kOptimal:
             return Status.OPTIMAL
@@ -60,7 +61,8 @@ def status_of(status: Any) -> Status:
             raise RuntimeError(f"HiGHS gave a status this library does not know: {status}")
 
 
-def mixed_integer(highs: Any, status: Status) -> Outcome:
+def whole_outcome(highs: Any, status: Status) -> Outcome:
+    """Of a mixed-integer model: point, bound and nodes."""
     info = highs.getInfo()
     x, objective = _point(highs, status, info)
     bounded = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED) and math.isfinite(
@@ -75,7 +77,8 @@ def mixed_integer(highs: Any, status: Status) -> Outcome:
     )
 
 
-def linear(highs: Any, status: Status) -> Outcome:
+def linear_outcome(highs: Any, status: Status) -> Outcome:
+    """Of a linear model: point, multipliers, and the bound that these prove."""
     info = highs.getInfo()
     x, objective = _point(highs, status, info)
     solution = highs.getSolution()
