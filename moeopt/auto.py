@@ -18,33 +18,32 @@ SEARCH_SHARE = 0.25  # of the time, where a proof follows
 class Auto(Method):
     """Swap search for a good placement; then the first exact method of `exact` that treats the problem proves it.
 
-    With replicas, or where no exact method applies, search alone, with the counting bound for the fan-out.
+    Where no exact method applies, search alone, with the counting bound for the fan-out.
 
     | field | holds |
     |---|---|
     | exact | formulations to try, in this order |
     """
 
-    exact: tuple[str, ...] = ("blocks", "pairs", "families", "migration")
+    exact: tuple[str, ...] = ("blocks", "pairs", "families", "migration", "covers")
     name = "auto"
-    summary = "search, then a proof by blocks, pairs, families or migration where one of them applies"
+    summary = "search, then a proof by blocks, pairs, families, migration or covers where one of them applies"
 
     def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
         """Search, prove, and say in one line what was chosen and why."""
         check_supported(self, problem)
         clock = stop.start()
-        if problem.replicas:
-            return self._searched("replicate", problem, clock, seed, start, "replicas are placed by search")
         reasons: dict[str, str] = {}
         for name in self.exact:
             method = registry.named_method(name)
-            if reason := method.supports(problem):
+            if reason := method.supports(problem) or _unsearchable(method, problem):
                 reasons[name] = reason
                 continue
-            if (
-                problem.risk is not None or problem.max_moves is not None
-            ):  # these searches are part of the method
+            if problem.replicas or problem.risk is not None or problem.max_moves is not None:
+                # These searches are part of the method.
                 result = method.solve(problem, stop=stop, seed=seed, start=start)
+                if problem.replicas and result.status == "feasible":
+                    return self._counted(result, problem, clock, f"search; no proof by {name} in the time")
                 return replace(
                     result, method=repr(self), message=result.message or f"search and proof by {name}"
                 )
@@ -57,7 +56,9 @@ class Auto(Method):
             history = (*found.history, *(event for event in result.history if event.bound is not None))
             return replace(result, method=repr(self), message=message, seconds=clock.elapsed, history=history)
         search, exact = "swap", self.exact[0]
-        if problem.max_moves is not None:
+        if problem.replicas:
+            search, exact = "replicate", "covers"
+        elif problem.max_moves is not None:
             search, exact = "migrate", "migration"
         elif problem.risk is not None:
             search, exact = "mixture", "families"
@@ -68,18 +69,34 @@ class Auto(Method):
         self, name: str, problem: Problem, clock: Clock, seed: int, start: Placement | None, why: str
     ) -> Result:
         """Search alone, with the bound that needs no search."""
-        from moeopt.exact import conclude
-        from moeopt.relaxations.counting import counting_proof
-
         found = registry.named_method(name).solve(problem, stop=clock.stop, seed=seed, start=start)
         if found.placement is None or problem.objective != "fan-out":
             return replace(found, method=repr(self), message=found.message or f"{name}; {why}")
+        return self._counted(found, problem, clock, f"{name} search with the counting bound; {why}")
+
+    def _counted(self, found: Result, problem: Problem, clock: Clock, message: str) -> Result:
+        """A result with the counting bound."""
+        from moeopt.exact import conclude
+        from moeopt.relaxations.counting import counting_proof
+
         incumbent = Incumbent(problem, clock)
-        incumbent.offer(found.placement)
+        if found.placement is not None:
+            incumbent.offer(found.placement)
         proof = counting_proof(problem, cost=incumbent.cost)
-        result = conclude(self, incumbent, seed=seed, proof=proof, interrupted=found.status == "interrupted")
-        message = f"{name} search with the counting bound; {why}"
+        result = conclude(
+            self, incumbent, seed=found.seed, proof=proof, interrupted=found.status == "interrupted"
+        )
         return replace(result, message=message, seconds=clock.elapsed, history=found.history)
+
+
+def _unsearchable(method: Method, problem: Problem) -> str:
+    """Why no proof is to be hoped for where copies are placed; empty otherwise."""
+    if not problem.replicas:
+        return "places copies of experts, there are none" if method.name == "covers" else ""
+    from moeopt.formulation import Searched
+
+    formulation = getattr(method, "formulation", None)
+    return formulation.unsearchable(problem) if isinstance(formulation, Searched) else ""
 
 
 def _part(stop: Stop, share: float) -> Stop:

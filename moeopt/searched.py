@@ -19,24 +19,25 @@ def searchable(run: RowSearch) -> bool:
 
 
 def search_first(run: RowSearch) -> bool:
-    """Let the formulation search, and keep what its last complete pass proves, if the checker agrees.
+    """Let the formulation search, and keep the best that its passes prove, if the checker agrees.
 
     Returns whether the run has ended with that.
     """
     formulation, problem = run.statement.formulation, run.statement.problem
     if not isinstance(formulation, Searched) or not searchable(run):
         return False
-    last: Proven | None = None
+    most: Proven | None = None
     try:
         for found in formulation.passes(problem, best=run.best, clock=run.clock, session=run.session):
-            last = found
             run.nodes += found.nodes
+            run.impossible = found.impossible
+            if found.bound is not None and (most is None or most.bound is None or found.bound > most.bound):
+                most = found
             cost = run.best.cost
             if cost is not None and found.bound is not None and run.clock.closes(cost, found.bound):
                 break
     except KeyboardInterrupt:
         run.interrupted = True
-    if last is not None and last.bound is not None:
-        run.keep(last.kind, bound=last.bound, numbers=dict(last.numbers))
-    run.impossible = last is not None and last.impossible
+    if most is not None and most.bound is not None:
+        run.keep(most.kind, bound=most.bound, numbers=dict(most.numbers))
     return run.impossible or run.interrupted or run.clock.expired or run.proved()

@@ -39,12 +39,21 @@ def test_where_blocks_applies_the_answer_is_proved(problem: Problem) -> None:
     assert result.method == repr(Auto())
 
 
-def test_replicas_are_searched_and_bounded_by_counting() -> None:
+def test_replicas_on_a_few_gpus_are_proved() -> None:
     problem = Problem.from_trace(TRACE, Cluster.of(gpus=4, slots=3), replicas=4)
+    result = Auto().solve(problem, stop=FREELY, seed=0)
+    assert result.status == "certified-optimal"
+    assert result.message == "search and proof by covers"
+    assert result.method == repr(Auto())
+
+
+def test_replicas_elsewhere_are_searched_and_bounded_by_counting() -> None:
+    problem = Problem.from_trace(TRACE, Cluster.of(gpus=5, slots=3), replicas=4)
     result = Auto().solve(problem, stop=FEW, seed=0)
     assert result.status == "certified-gap"
     assert result.bound == counting_proof(problem, cost=None).bound == 0
-    assert result.message == "replicate search with the counting bound; replicas are placed by search"
+    reason = "the search lists contents of 2 to 4 GPUs, found 5"
+    assert result.message == f"replicate search with the counting bound; no exact route: {reason}"
     assert result.placement is not None
     assert problem.violation(result.placement) == ""
 
