@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from moeopt.content_listing import Listing, unsearchable
 from moeopt.content_prices import ContentPrices
-from moeopt.dispatching import cheapest_plan
+from moeopt.dispatching import cap_prices, cheapest_plan
 from moeopt.formulation import Proven, Tabulated
 from moeopt.problem import Problem
 from moeopt.stop import Clock
@@ -165,41 +165,51 @@ class _Pass:
 
     def _judge(self, leaf: _Leaf) -> None:
         """Find the dispatch of a placement whose prices do not show that it is too dear."""
-        listing, best = self.listing, self.best
-        if leaf.bound(listing.scale) < self.ceiling:
+        if leaf.bound(self.listing.scale) < self.ceiling:
             leaf = self._settled(leaf)
-        if best.cost is not None:
-            self._state[2] = min(self.ceiling, best.cost)
+        self._state[2] = self._least()
         self.leaves.append(leaf)
 
     def _settled(self, leaf: _Leaf) -> _Leaf:
-        from moeopt.dispatch_prices import raised
-
-        listing, best, problem = self.listing, self.best, self.listing.problem
+        """With better prices, or with its cheapest dispatch offered, or both."""
+        listing, best = self.listing, self.best
         placement = listing.placement(leaf.held)
         self.clock.candidates += 1
         best.offer(placement)
-        price, asked = leaf.price.copy(), listing.asked
-        ceiling = self.ceiling if best.cost is None else min(self.ceiling, best.cost)
-        shown = raised(
-            leaf.held,
-            price,
-            listing.members,
-            asked.tokens,
-            asked.weights,
-            listing.scale,
-            listing.cap,
-            ceiling,
-            MORE_STEPS,
-            listing.highest,
-        )
-        if shown > leaf.shown:
-            leaf = _Leaf(leaf.held, price, int(shown), leaf.covers)
-        if leaf.bound(listing.scale) < ceiling and not self.clock.expired:
+        leaf = self._raised(leaf, leaf.price, steps=MORE_STEPS)
+        if leaf.bound(listing.scale) < self._least() and not self.clock.expired:
             try:
-                plan = cheapest_plan(problem, placement, session=self.session)
+                prices = cap_prices(listing.problem, placement, session=self.session)
+                if prices is not None:
+                    whole = np.minimum(np.rint(prices * listing.scale), listing.highest).astype(np.int64)
+                    leaf = self._raised(leaf, whole, steps=1)
+                if leaf.bound(listing.scale) < self._least():
+                    plan = cheapest_plan(listing.problem, placement, session=self.session)
+                    if plan is not None:
+                        best.offer(plan)
             except ValueError:  # too many assignments to list
                 return leaf
-            if plan is not None:
-                best.offer(plan)
         return leaf
+
+    def _least(self) -> int:
+        """Placements that cost less than this are still looked for."""
+        return self.ceiling if self.best.cost is None else min(self.ceiling, self.best.cost)
+
+    def _raised(self, leaf: _Leaf, price: NDArray[np.int64], *, steps: int) -> _Leaf:
+        """The leaf with prices from `price` on, where these show more."""
+        from moeopt.dispatch_prices import raised
+
+        listing, better = self.listing, price.copy()
+        shown = raised(
+            leaf.held,
+            better,
+            listing.members,
+            listing.asked.tokens,
+            listing.asked.weights,
+            listing.scale,
+            listing.cap,
+            self._least(),
+            steps,
+            listing.highest,
+        )
+        return _Leaf(leaf.held, better, int(shown), leaf.covers) if shown > leaf.shown else leaf

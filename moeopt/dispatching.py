@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from moeopt.matrix import Matrix
     from moeopt.solvers.door import Session
 
-__all__ = ["MOST_OPTIONS", "cheapest_plan", "collected", "filled", "interleaved", "matched", "spread_out"]
+__all__ = [
+    "MOST_OPTIONS",
+    "cap_prices",
+    "cheapest_plan",
+    "collected",
+    "filled",
+    "interleaved",
+    "matched",
+    "spread_out",
+]
 
 MOST_OPTIONS = 2_000_000
 Segment = tuple[int, int]  # GPU, tokens
@@ -66,6 +75,22 @@ def cheapest_plan(problem: Problem, placement: Placement, *, session: Session | 
     if broken := problem.violation(best):
         raise RuntimeError(f"the solver's dispatch is not admissible: {broken}")
     return best
+
+
+def cap_prices(problem: Problem, placement: Placement, *, session: Session) -> NDArray[np.float64] | None:
+    """float [gpus]: what the objective of the cheapest dispatch of one layer loses when a GPU may serve one less.
+
+    Multipliers of the load caps in the linear relaxation of `cheapest_plan`'s model, at least 0; None where it has no
+    optimum. ValueError for more than MOST_OPTIONS assignments.
+    """
+    from moeopt.solvers.door import Status
+
+    (sets,) = problem.workload.layers
+    matrix, unit = _scaled(_Model(problem, sets, placement.hosts[0]).matrix())
+    outcome = session.solve(matrix, relax=True)
+    if outcome.status != Status.OPTIMAL or outcome.row_duals is None:
+        return None
+    return np.maximum(0.0, -outcome.row_duals[-problem.cluster.gpus :] * unit)
 
 
 def filled(hosts: NDArray[np.bool_], *, slots: NDArray[np.int64], copies: int) -> NDArray[np.bool_]:
@@ -156,13 +181,10 @@ def collected(rows: Iterable[Row], *, families: int, k: int) -> Dispatch:
 
 def _layer(problem: Problem, index: int, hosts: NDArray[np.bool_], session: Session) -> Dispatch | None:
     from moeopt.solvers.door import Status
-    from moeopt.statement import cost_unit
 
     sets = problem.workload.layers[index]
     model = _Model(problem, sets, hosts)
-    matrix = model.matrix()
-    unit = cost_unit(float(matrix.cost.max(initial=0.0)))
-    outcome = session.solve(replace(matrix, cost=matrix.cost / unit))
+    outcome = session.solve(_scaled(model.matrix())[0])
     if outcome.status == Status.INFEASIBLE:
         return None
     if outcome.status != Status.OPTIMAL or outcome.x is None:
@@ -170,6 +192,14 @@ def _layer(problem: Problem, index: int, hosts: NDArray[np.bool_], session: Sess
             f"the dispatch of layer {problem.workload.layer_ids[index]} ended as {outcome.status}"
         )
     return model.dispatch(np.rint(outcome.x).astype(np.int64))
+
+
+def _scaled(matrix: Matrix) -> tuple[Matrix, int]:
+    """With costs in a unit that suits a float solver, and that unit."""
+    from moeopt.statement import cost_unit
+
+    unit = cost_unit(float(matrix.cost.max(initial=0.0)))
+    return replace(matrix, cost=matrix.cost / unit), unit
 
 
 class _Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from moeopt import dispatching
 from moeopt.cluster import Cluster
 from moeopt.dispatch import Plan
-from moeopt.dispatching import cheapest_plan, filled, interleaved, matched, spread_out
+from moeopt.dispatching import cap_prices, cheapest_plan, filled, interleaved, matched, spread_out
 from moeopt.enumeration import best_dispatch
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -60,6 +61,32 @@ def test_no_dispatch_is_cheaper(session: Session, problem: Problem, seed: int) -
         assert plan is not None
         assert problem.violation(plan) == ""
         assert problem.cost(plan) == problem.cost(Plan(placement, (best,)))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(problem=replica_problems(tolerances=("0", "0.2", "0.5")), seed=st.integers(0, 2**32 - 1))
+def test_prices_of_the_caps_bound_every_dispatch(session: Session, problem: Problem, seed: int) -> None:
+    if problem.load_cap is None:
+        return
+    placement = some_placement(problem, seed)
+    prices = cap_prices(problem, placement, session=session)
+    plan = cheapest_plan(problem, placement, session=session)
+    if prices is None:
+        assert plan is None
+        return
+    assert (prices >= 0).all()
+    (sets,) = problem.workload.layers
+    host_of = [np.flatnonzero(row).tolist() for row in placement.hosts[0]]
+    shown = -problem.load_cap * prices.sum()
+    for members, counts in zip(sets.members.tolist(), sets.counts, strict=True):
+        ways = list(product(*(host_of[e] for e in members)))
+        for tokens, weight in zip(counts.tolist(), problem.multipliers.tolist(), strict=True):
+            unit = problem.cluster.gpu_cost * weight
+            shown += tokens * min(unit * (len(set(way)) - 1) + prices[list(way)].sum() for way in ways)
+    if plan is not None:
+        assert shown <= problem.cost(plan) * (1 + 1e-9) + 1e-6
+        if not prices.any():  # the caps cost nothing
+            assert shown == pytest.approx(problem.cost(plan))
 
 
 def test_a_dispatch_within_the_caps_needs_no_solver() -> None:
