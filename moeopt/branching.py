@@ -23,9 +23,9 @@ from moeopt.statement import Statement
 from moeopt.stop import Clock
 from moeopt.whole_model import Multipliers, WholeModel
 
-__all__ = ["Tree", "scale_of", "sparse", "without_vertices"]
+__all__ = ["GIANT", "Tree", "scale_of", "sparse", "without_vertices"]
 
-HUGE = 150_000  # entries of a matrix
+HUGE, GIANT = 150_000, 1_500_000  # entries of a matrix
 _WHOLE = 1e-6
 _PRECISION = 24  # bits below the unit of the costs
 _STRETCH = 1 << 60  # of an infeasibility ray, relative to costs
@@ -238,9 +238,15 @@ class Tree:
         return {"scale": self._scale, "duals": duals, "keys": keys.tolist(), "tree": cases}
 
 
-def without_vertices(matrix: Matrix) -> dict[str, str] | None:
+def without_vertices(matrix: Matrix) -> dict[str, str | float] | None:
     """Options of HiGHS for linear models so large and degenerate that the way from an interior point to a vertex is
-    what takes the time: the multipliers of the interior point are as good."""
+    what takes the time: the multipliers of the interior point are as good.
+
+    The largest are left to a first-order method (PDLP, Applegate et al., NeurIPS 2021), whose multipliers prove a bound
+    however early it is stopped.
+    """
+    if matrix.rows.nnz > GIANT:
+        return {"solver": "pdlp", "presolve": "off", "pdlp_optimality_tolerance": 1e-4}
     return {"solver": "ipm", "run_crossover": "off"} if matrix.rows.nnz > HUGE else None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt import claims, wide
-from moeopt.branching import Tree, scale_of, sparse, without_vertices
+from moeopt.branching import GIANT, Tree, scale_of, sparse, without_vertices
 from moeopt.certificate import Proof
 from moeopt.formulation import Provable, Separable, Startable
 from moeopt.judged import Best
@@ -88,7 +88,7 @@ class RowSearch:
         while not self.clock.expired:
             outcome = self.ask(
                 lambda: self.session.resolve(
-                    seconds=self.clock.left,
+                    seconds=self._share_of_relaxation(),
                     seed=self.seed,
                     options=without_vertices(self.statement.matrix),
                     should_stop=lambda: self.clock.expired,
@@ -107,6 +107,11 @@ class RowSearch:
                     self.consider(outcome.x)
                 return
             self.session.add_rows(rows=fresh.rows, row_lower=fresh.lower, row_upper=fresh.upper)
+
+    def _share_of_relaxation(self) -> float | None:
+        """Seconds: all that is left, half of it for a method that goes on for as long as it is let."""
+        left = self.clock.left
+        return left if left is None or self.statement.matrix.rows.nnz <= GIANT else left / 2
 
     def prove(self) -> None:
         """Turn the last multipliers into a bound in exact integers, and keep it if the checker agrees."""

@@ -80,11 +80,18 @@ def whole_outcome(highs: Any, status: Status) -> Outcome:
 def linear_outcome(highs: Any, status: Status) -> Outcome:
     """Of a linear model: point, multipliers, and the bound that these prove."""
     info = highs.getInfo()
+    # A first-order method stops at its tolerance, which may leave its point infeasible: a limit like any other. It has
+    # multipliers at any time; they are no bound before somebody checks them.
+    first_order = highs.getOptionValue("solver")[1] == "pdlp"
+    if first_order and status == Status.OPTIMAL and info.primal_solution_status != _FEASIBLE:
+        status = Status.TIME_LIMIT
     x, objective = _point(highs, status, info)
     solution = highs.getSolution()
     bound = row_duals = col_duals = None
     ended = status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED)
-    if ended and solution.dual_valid and info.dual_solution_status == _FEASIBLE:
+    if ended and solution.dual_valid and first_order:
+        row_duals, col_duals = np.array(solution.row_dual), np.array(solution.col_dual)
+    elif ended and solution.dual_valid and info.dual_solution_status == _FEASIBLE:
         row_duals, col_duals = np.array(solution.row_dual), np.array(solution.col_dual)
         # At a dual feasible basis the primal value, feasible or not, is the dual value: a bound before the
         # end too. (mip_dual_bound is 0 for linear models, a stand-in.)
