@@ -310,7 +310,7 @@ def test_every_status_of_highs_is_answered_or_refused_by_name() -> None:
 
 def test_a_first_order_method_has_multipliers_and_claims_no_bound(session: Session) -> None:
     matrix = model([-3.0, -2.0, -1.0], [[2, 1, 1], [1, 3, 2]], [-INF, -INF], [10, 15])
-    options = {"solver": "pdlp", "presolve": "off", "pdlp_optimality_tolerance": 1e-4}
+    options: dict[str, str | float] = {"solver": "pdlp", "presolve": "off", "pdlp_optimality_tolerance": 1e-4}
     outcome = session.solve(matrix, relax=True, options=options)
     exact = session.solve(matrix, relax=True)
     assert outcome.bound is None
