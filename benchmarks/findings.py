@@ -5,9 +5,10 @@ from math import exp, fsum, log
 from statistics import median
 from typing import Any
 
+from benchmarks.attempts import CLOSED, PRICES
 from benchmarks.drawing import NONE, drawn, percent, seconds
 from benchmarks.run import Row
-from benchmarks.trials import CLOSED, PRICES, SOLVERS
+from benchmarks.trials import SOLVERS
 
 SHIFT = 1.0  # seconds, of the geometric means
 NOTICED = 0.5  # seconds that the slowest of several runs takes at least, for their ratio to mean anything

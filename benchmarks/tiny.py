@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
+from benchmarks.attempts import PRICES
 from benchmarks.builders import building
 from benchmarks.models import TINY
 from benchmarks.run import Task
 from benchmarks.suite import CORES, experiment
-from benchmarks.trials import PRICES, contradiction, trial
+from benchmarks.trials import contradiction, trial
 from moeopt.stop import Stop
 
 BRIEF = Stop(seconds=1)

@@ -4,20 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import Absent, read_source
-from benchmarks.models import (
-    KEPT,
-    REPLICAS,
-    REPLICAS_32,
-    SPECS,
-    TINY,
-    Question,
-    layer_of,
-    most_kept,
-    names_of,
-    question,
-    renamed,
-    spec,
-)
+from benchmarks.models import REPLICAS, REPLICAS_32, SPECS, TINY, question, spec
+from benchmarks.questions import KEPT, Question, layer_of, most_kept, names_of, renamed
 from moeopt.problem import Problem
 from moeopt.statements import GROUP, named_formulation
 

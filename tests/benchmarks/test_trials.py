@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import trials
+from benchmarks import attempts
+from benchmarks.attempts import PRICES, Overrun
 from benchmarks.builders import building, every_pair
 from benchmarks.models import SPECS
 from benchmarks.run import Key, Row, perform
-from benchmarks.trials import PRICES, Overrun, contradiction, solvers, trial
+from benchmarks.trials import contradiction, solvers, trial
 from moeopt.stop import Stop
 
 BRIEF = Stop(seconds=10)
@@ -82,7 +83,7 @@ def test_a_licence_that_is_too_small_is_no_failure(monkeypatch: pytest.MonkeyPat
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise ValueError("the Gurobi licence found here is limited in size")
 
-    monkeypatch.setattr(trials, "_measure", refuse)
+    monkeypatch.setattr(attempts, "_measure", refuse)
     (row,) = perform(trial("tiny, fan-out", "blocks", stop=BRIEF))
     assert (row["outcome"], row["reason"]) == ("unsupported", "larger than the licence of highs found here")
     assert row["found"]["rows"] == 9
@@ -92,8 +93,8 @@ def test_a_run_far_over_its_limit_is_ended_and_says_so(monkeypatch: pytest.Monke
     def hang(*arguments: Any, **options: Any) -> Any:
         time.sleep(60)
 
-    monkeypatch.setattr(trials, "_measure", hang)
-    monkeypatch.setattr(trials, "GRACE", 0.2)
+    monkeypatch.setattr(attempts, "_measure", hang)
+    monkeypatch.setattr(attempts, "GRACE", 0.2)
     (row,) = perform(trial("tiny, fan-out", "blocks", stop=Stop(seconds=0.3)))
     found = _found(row)
     assert (found["status"], found["seconds"]) == ("overran", 0.3)
@@ -101,10 +102,10 @@ def test_a_run_far_over_its_limit_is_ended_and_says_so(monkeypatch: pytest.Monke
 
 
 def test_the_wall_is_gone_after_the_run() -> None:
-    with trials._wall(0.05):
+    with attempts._wall(0.05):
         pass
     time.sleep(0.1)
-    with pytest.raises(Overrun), trials._wall(0.05):
+    with pytest.raises(Overrun), attempts._wall(0.05):
         time.sleep(5)
 
 
