@@ -25,7 +25,7 @@ from moeopt.stop import Stop
 from moeopt.summary import share
 
 PRICES = "prices"  # no solver of rows: the library's route for formulations that list columns
-GRACE = 40.0  # seconds a run may take beyond its limit: building, checking, and what a solver overruns
+GRACE = 120.0  # seconds a run may take beyond its limit: building, checking, and what a solver overruns
 PYOMO_ENTRIES = 150_000  # coefficients, lazy rows included, that Pyomo states in seconds
 CLOSED = ("certified-optimal", "solver-claimed")
 
