@@ -25,7 +25,7 @@ from moeopt.whole_model import Multipliers, WholeModel
 
 __all__ = ["GIANT", "Tree", "scale_of", "sparse", "without_vertices"]
 
-HUGE, GIANT = 150_000, 1_500_000  # entries of a matrix
+HUGE, GIANT = 150_000, 1_000_000  # entries of a matrix
 _WHOLE = 1e-6
 _PRECISION = 24  # bits below the unit of the costs
 _STRETCH = 1 << 60  # of an infeasibility ray, relative to costs
