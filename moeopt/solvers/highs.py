@@ -1,4 +1,4 @@
-"""HiGHS in a worker process; with `highs_outcome` the only module that imports highspy.
+"""HiGHS in a worker process: the only module that imports highspy.
 
 Q. Huangfu, J. A. J. Hall, Parallelizing the dual revised simplex method, Math. Prog. Comp. 10 (2018)."""
 

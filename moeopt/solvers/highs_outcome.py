@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import highspy
 import numpy as np
-from highspy import HighsModelStatus
 from numpy.typing import NDArray
 
 from moeopt.solvers.protocol import Outcome, Status
@@ -17,6 +15,7 @@ __all__ = ["Unanswered", "linear_outcome", "status_of", "whole_outcome"]
 Floats = NDArray[np.float64]
 
 _FEASIBLE = 2  # kSolutionStatusFeasible
+_VALID = 1  # kBasisValidityValid
 
 
 class Unanswered(RuntimeError):
@@ -25,38 +24,34 @@ class Unanswered(RuntimeError):
 
 def status_of(status: Any) -> Status:
     """The word of the protocol for a status of HiGHS; RuntimeError for one that is no answer."""
-    match status:
-        case HighsModelStatus.kOptimal:
+    name = getattr(status, "name", status)
+    match name:
+        case "kOptimal":
             return Status.OPTIMAL
-        case HighsModelStatus.kTimeLimit:
+        case "kTimeLimit":
             return Status.TIME_LIMIT
-        case HighsModelStatus.kInterrupt | HighsModelStatus.kHighsInterrupt:  # type: ignore[attr-defined]
+        case "kInterrupt" | "kHighsInterrupt":
             return Status.INTERRUPTED
-        case HighsModelStatus.kInfeasible:
+        case "kInfeasible":
             return Status.INFEASIBLE
-        case HighsModelStatus.kUnbounded:
+        case "kUnbounded":
             return Status.UNBOUNDED
-        case HighsModelStatus.kUnboundedOrInfeasible:
+        case "kUnboundedOrInfeasible":
             return Status.INFEASIBLE_OR_UNBOUNDED
         case (
-            HighsModelStatus.kNotset
-            | HighsModelStatus.kLoadError
-            | HighsModelStatus.kModelError
-            | HighsModelStatus.kPresolveError
-            | HighsModelStatus.kSolveError
-            | HighsModelStatus.kPostsolveError
-            | HighsModelStatus.kModelEmpty  # a model without columns never gets here
-            | HighsModelStatus.kUnknown
-            | HighsModelStatus.kMemoryLimit
+            "kNotset"
+            | "kLoadError"
+            | "kModelError"
+            | "kPresolveError"
+            | "kSolveError"
+            | "kPostsolveError"
+            | "kModelEmpty"  # a model without columns never gets here
+            | "kUnknown"
+            | "kMemoryLimit"
         ):
-            raise Unanswered(f"HiGHS gave no answer: status {status.name}")
-        case (
-            HighsModelStatus.kObjectiveBound
-            | HighsModelStatus.kObjectiveTarget
-            | HighsModelStatus.kIterationLimit
-            | HighsModelStatus.kSolutionLimit
-        ):
-            raise RuntimeError(f"HiGHS stopped at a limit this door does not set: status {status.name}")
+            raise Unanswered(f"HiGHS gave no answer: status {name}")
+        case "kObjectiveBound" | "kObjectiveTarget" | "kIterationLimit" | "kSolutionLimit":
+            raise RuntimeError(f"HiGHS stopped at a limit this door does not set: status {name}")
         case _:
             raise RuntimeError(f"HiGHS gave a status this library does not know: {status}")
 
@@ -95,7 +90,7 @@ def linear_outcome(highs: Any, status: Status) -> Outcome:
         row_duals, col_duals = np.array(solution.row_dual), np.array(solution.col_dual)
         # At a dual feasible basis the primal value, feasible or not, is the dual value: a bound before the
         # end too. (mip_dual_bound is 0 for linear models, a stand-in.)
-        if status == Status.OPTIMAL or info.basis_validity == highspy.BasisValidity.kBasisValidityValid:
+        if status == Status.OPTIMAL or int(info.basis_validity) == _VALID:
             bound = float(info.objective_function_value)
     return Outcome(
         status=status, x=x, objective=objective, bound=bound, row_duals=row_duals, col_duals=col_duals
