@@ -31,7 +31,7 @@ KIND = "contents"
 SHARES = (0.9, 0.95, 0.975, 1.0)  # of the incumbent's cost: ceilings, so that an interrupted run has a bound
 SLICE = 20_000_000  # contents looked at between two looks at the clock: a fraction of a second
 PATIENCE = 2.0  # seconds of searching before the relaxation is solved
-STEPS, MORE_STEPS = 60, 400  # of the prices of one placement
+STEPS = 60  # of the prices of one placement
 AT_A_TIME = 1_000  # placements handed over
 MOST_LEAVES = 200_000  # in a proof
 
@@ -150,6 +150,8 @@ class _Pass:
             if self.ceiling < before:
                 self._offer(held, cost=self.ceiling)
             for row in found[: self._state[4]]:
+                if self.clock.expired:
+                    return False
                 self._judge(_Leaf(row[:gpus].copy(), row[gpus : 2 * gpus].copy(), int(row[-2]), int(row[-1])))
             self._state[4] = 0
             if ending == DONE:
@@ -176,8 +178,7 @@ class _Pass:
         placement = listing.placement(leaf.held)
         self.clock.candidates += 1
         best.offer(placement)
-        leaf = self._raised(leaf, leaf.price, steps=MORE_STEPS)
-        if leaf.bound(listing.scale) < self._least() and not self.clock.expired:
+        if leaf.bound(listing.scale) < self._least():
             try:
                 prices = cap_prices(listing.problem, placement, session=self.session)
                 if prices is not None:

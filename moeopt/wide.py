@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.branching import scale_of
+from moeopt.branching import GIANT, scale_of
 from moeopt.claims import CLAIM
 from moeopt.fixing import Core
 from moeopt.formulation import Separable, Startable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["core_of", "is_wide", "narrowed", "relaxed"]
 
 WIDE = 50_000  # columns from which relaxations are sifted
+TALL = 50_000  # rows from which they are not, if they are large too
 
 
 def is_wide(matrix: Matrix) -> bool:
@@ -43,6 +44,8 @@ def relaxed(run: RowSearch) -> bool:
     formulation, matrix = run.statement.formulation, run.statement.matrix
     if not is_wide(matrix) or run.best.found is None or isinstance(formulation, Separable):
         return False
+    if matrix.rows.nnz > GIANT and matrix.rows.shape[0] > TALL:
+        return False  # parts of it are no easier
     if not isinstance(formulation, Startable):
         return False
     point = formulation.values(run.statement.problem, run.best.found)
