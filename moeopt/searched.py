@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moeopt.formulation import Proven, Searched
+from moeopt.solvers.door import WorkerDied
 
 if TYPE_CHECKING:
     from moeopt.rowsearch import RowSearch
@@ -38,6 +39,13 @@ def search_first(run: RowSearch) -> bool:
                 break
     except KeyboardInterrupt:
         run.interrupted = True
+    except WorkerDied:
+        raise
+    except (
+        RuntimeError
+    ) as error:  # of a solver, or of a placement that the problem judges otherwise than the search
+        run.contradiction = str(error)
     if most is not None and most.bound is not None:
         run.keep(most.kind, bound=most.bound, numbers=dict(most.numbers))
-    return run.impossible or run.interrupted or run.clock.expired or run.proved()
+    ended = run.impossible or run.interrupted or run.clock.expired or run.proved()
+    return ended or bool(run.contradiction)
