@@ -164,3 +164,15 @@ def test_a_huge_objective_is_left_to_other_ways() -> None:
     problem = Problem.from_trace(trace, Cluster(1, 2, 3), replicas=1, family_weights=weights)
     assert unsearchable(problem) == ""
     assert "64 bits" in unsearchable(replace(problem, cluster=Cluster(1, 2, 3, gpu_cost=300)))
+
+
+def test_a_solver_that_fails_in_the_search_costs_no_incumbent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("the solver gave no answer")
+
+    monkeypatch.setattr("moeopt.content_search.PATIENCE", -1.0)
+    monkeypatch.setattr("moeopt.content_search.ContentPrices.of", failing)
+    result = Exact(Covers()).solve(sample(9, replicas=3), stop=NEVER, seed=0)
+    assert (result.status, result.message) == ("disagreement", "the solver gave no answer")
+    assert result.placement is not None
+    assert result.certificate is not None
