@@ -66,7 +66,7 @@ def replicas() -> Iterable[Task]:
     """Placement and dispatch of replicas together, on layers cut to 12 and 16 experts."""
     for one in REPLICAS.values():
         for name in one.formulations:
-            yield trial(one.name, name, stop=FIVE_MINUTES if name == "covers" else MINUTE)
+            yield trial(one.name, name, stop=TEN_MINUTES if name == "covers" else MINUTE)
 
 
 @experiment("replicas-32", workers=CORES, contradiction=contradiction)
