@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moeopt.method import Heuristic, Method
     from moeopt.placement import Placement
     from moeopt.problem import Problem
-    from moeopt.recording import read_trace, write_trace
+    from moeopt.recording import read_trace, read_workload, write_trace
     from moeopt.result import Result
     from moeopt.rows import solve_model
     from moeopt.samples import sample
@@ -40,7 +40,7 @@ _HOME = {
     "method": ("Heuristic", "Method"),
     "placement": ("Placement",),
     "problem": ("Problem",),
-    "recording": ("read_trace", "write_trace"),
+    "recording": ("read_trace", "read_workload", "write_trace"),
     "result": ("Result",),
     "rows": ("solve_model",),
     "samples": ("sample",),
@@ -74,6 +74,7 @@ __all__ = [
     "profile",
     "read_placement",
     "read_trace",
+    "read_workload",
     "sample",
     "solve",
     "solve_model",

@@ -17,11 +17,23 @@ __all__ = ["check"]
 
 def check(problem: Problem) -> None:
     """Raises ValueError for the first rule that fails."""
+    _check_recorded(problem)
     _check_slots(problem)
     _check_total(problem)
     _check_incumbent(problem)
     _check_magnitude(problem)
     _check_loads(problem)
+
+
+def _check_recorded(problem: Problem) -> None:
+    if problem.objective == "cut":
+        return
+    for layer, sets in zip(problem.workload.layer_ids, problem.workload.layers, strict=True):
+        if not sets.complete:
+            from moeopt.pair_counts import UNRECORDED
+
+            asked = f"replicas {problem.replicas}" if problem.replicas else f"objective {problem.objective!r}"
+            raise ValueError(f"{asked} cannot be judged: in layer {layer} {UNRECORDED}")
 
 
 def _check_slots(problem: Problem) -> None:

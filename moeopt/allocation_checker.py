@@ -11,13 +11,14 @@ from moeopt.checker import Verdict, verify
 from moeopt.knapsack import split_budget
 from moeopt.placement import Placement
 from moeopt.trace import Trace
+from moeopt.workload import Workload
 
 __all__ = ["FORMAT", "verify_allocation"]
 
 FORMAT = "moeopt-allocation"
 
 
-def verify_allocation(document: Mapping[str, Any], trace: Trace) -> Verdict:
+def verify_allocation(document: Mapping[str, Any], trace: Trace | Workload) -> Verdict:
     """Whether the bound of an allocation file, and its placement, hold against the trace.
 
     Every certificate is verified by the independent checker, and the knapsack over their bounds is solved again.

@@ -102,15 +102,19 @@ def _unsolved(method: Method, problem: Problem, seed: int) -> Result:
 
 
 def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) -> Any:
-    """Re-prove a certificate, its document or its file against a trace or trace file; see `moeopt.checker.verify`."""
+    """Re-prove a certificate, its document or its file; see `moeopt.checker.verify`.
+
+    `trace` is the Trace or Workload that the certificate speaks of, or its file.
+    """
     from moeopt import checker, storage
     from moeopt.allocation_checker import FORMAT as ALLOCATION
     from moeopt.certificate import FORMAT
-    from moeopt.recording import read_trace
+    from moeopt.recording import read_recording
+    from moeopt.workload import Workload
 
     if not isinstance(certificate, Certificate | Mapping):
         certificate = storage.read_json(certificate, kind=FORMAT, other_kinds=(ALLOCATION,))
-    traffic = trace if isinstance(trace, Trace) else read_trace(trace)
+    traffic = trace if isinstance(trace, Trace | Workload) else read_recording(trace)
     if isinstance(certificate, Mapping) and certificate.get("format") == ALLOCATION:
         from moeopt.allocation_checker import verify_allocation
 

@@ -25,9 +25,9 @@ class Auto(Method):
     | exact | formulations to try, in this order |
     """
 
-    exact: tuple[str, ...] = ("blocks", "pairs", "families", "migration", "covers")
+    exact: tuple[str, ...] = ("priced", "blocks", "pairs", "families", "migration", "covers")
     name = "auto"
-    summary = "search, then a proof by blocks, pairs, families, migration or covers where one of them applies"
+    summary = "search, then a proof by priced, blocks, pairs, families, migration or covers where one of them applies"
 
     def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
         """Search, prove, and say in one line what was chosen and why."""

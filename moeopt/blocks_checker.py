@@ -1,9 +1,12 @@
 """Check of block prices and of the closing search. Own costs, own search, nothing shared with the prover."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from math import comb
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeopt.certificate import Proof
 from moeopt.problem import Problem
@@ -11,6 +14,9 @@ from moeopt.recount import cheaper_cover, discounts_of, inside_weight, lexicogra
 
 LARGEST = 1 << 62
 MOST_BLOCKS = 20_000_000
+TOO_LARGE = "prices too large to be checked in 64-bit arithmetic"
+
+Listed = tuple[NDArray[np.int16], NDArray[np.int64]]  # blocks of one size, [n, size], and the cost of each
 
 
 def check_blocks(problem: Problem, proof: Proof) -> str:
@@ -22,78 +28,32 @@ def check_blocks(problem: Problem, proof: Proof) -> str:
     dual = sum of prices + G group price - sum of discounts. Placements with sum of r <= searched are looked at one
     by one for a cost below the bound; all others cost at least offset + (dual + searched + 1) / S.
     """
-    if reason := _inapplicable(problem):
+    if reason := inapplicable(problem):
         return reason
-    numbers = _numbers(proof, problem.workload.n_experts)
-    scale, group, dual, searched = numbers.scale, numbers.group_price, numbers.dual, numbers.searched
-    (sets,) = problem.workload.layers
-    cluster, experts = problem.cluster, problem.workload.n_experts
-    gpus, slots = cluster.gpus, min(int(cluster.slots_of[0]), experts)
-    unit = cluster.gpu_cost + (cluster.node_cost if cluster.nodes > 1 and cluster.gpus_per_node == 1 else 0)
-    weights = problem.set_weights(sets)
-    fan_out = problem.objective == "fan-out"
-    pairs = problem.total_weight * comb(sets.top_k, 2)
-    offset = unit * (-problem.total_weight if fan_out else pairs)
-    peak = max(abs(price) for price in numbers.prices)
-    parts = slots * peak + abs(group) + sum(numbers.discounts)
-    if gpus * (scale + parts) >= LARGEST:
-        return "prices too large to be checked in 64-bit arithmetic"
-    if (total := sum(numbers.prices) + gpus * group - sum(numbers.discounts)) != dual:
-        return f"the prices sum to {total}, the certificate says {dual}"
-    full = gpus * slots == experts
-    if not full and group > 0:
-        return f"the price of a GPU must not be positive where one may stay empty, found {group}"
-    fewest = max(1, experts - (gpus - 1) * slots)
-    if sum(comb(experts, size) for size in range(fewest, slots + 1)) > MOST_BLOCKS:
+    frame = Frame.of(problem)
+    numbers = BlockPrices.read(proof.numbers, experts=frame.experts)
+    if reason := frame.refusal(numbers):
+        return reason
+    if sum(comb(frame.experts, size) for size in frame.sizes) > MOST_BLOCKS:
         return "more blocks than this checker lists"
-    price_of = np.array(numbers.prices, np.int64)
-    triples, discounts = np.array(numbers.triples, np.int64), np.array(numbers.discounts, np.int64)
-    near, reduced, near_costs = [], [], []
-    for size in range(fewest, slots + 1):
-        blocks = lexicographic(experts, size)
-        costs = (
-            meeting_weight(experts, size, len(blocks), sets.members, weights)
-            if fan_out
-            else -inside_weight(blocks, sets.affinity(weights))
-        )
-        costs *= unit
-        left = scale * costs - group
-        if len(triples):
-            left += discounts_of(blocks, triples, discounts, experts)
-        load = np.zeros(len(blocks), np.int64)
-        for column in blocks.T:
-            left -= price_of[column]
-            load += sets.load[column]
-        allowed = np.ones(len(blocks), bool) if problem.load_cap is None else load <= problem.load_cap
-        if gpus * (scale * int(np.abs(costs[allowed]).max(initial=0)) + parts) >= LARGEST:
-            return "prices too large to be checked in 64-bit arithmetic"
-        if allowed.any() and (least := int(left[allowed].min())) < 0:
-            block = blocks[allowed][left[allowed].argmin()].tolist()
-            return f"block {block} has reduced cost {least}, below 0"
-        inside = allowed & (left <= searched)
-        padded = np.full((int(inside.sum()), slots), -1, np.int64)
-        padded[:, :size] = blocks[inside]
-        near.append(padded)
-        reduced.append(left[inside])
-        near_costs.append(costs[inside])
-    bound = offset - (-(dual + searched + 1) // scale)
+    near = frame.near(numbers, listed=(_every_block(problem, frame, size) for size in frame.sizes))
+    if isinstance(near, str):
+        return near
+    bound = frame.proved(numbers)
     if bound != proof.bound:
         return f"the numbers prove {bound}, the certificate says {proof.bound}"
-    if searched >= 0 and offset - (-(dual + searched) // scale) == bound:
-        return f"searched {searched} is more than the bound needs"
-    if searched < 0:
-        return ""
-    empty = 0 if full else -group
-    blocks, left, costs = (np.concatenate(part) for part in (near, reduced, near_costs))
-    if cheaper_cover(
-        blocks, left, costs=costs, limits=(searched, empty, proof.bound - offset), experts=experts, gpus=gpus
+    if (
+        numbers.searched >= 0
+        and frame.offset - (-(numbers.dual + numbers.searched) // numbers.scale) == bound
     ):
-        return f"a placement cheaper than the bound {proof.bound} exists"
-    return ""
+        return f"searched {numbers.searched} is more than the bound needs"
+    return frame.undercut(numbers, near=near, bound=proof.bound)
 
 
 @dataclass(frozen=True)
-class _Numbers:
+class BlockPrices:
+    """The numbers of a proof of kind "blocks", as `check_blocks` explains them."""
+
     scale: int
     prices: list[int]
     group_price: int
@@ -102,8 +62,162 @@ class _Numbers:
     dual: int
     searched: int
 
+    @classmethod
+    def read(cls, given: Mapping[str, Any], *, experts: int) -> Self:
+        """The numbers by name; ValueError unless they are whole numbers of the right count and sign."""
+        names = {part.name for part in fields(cls)}
+        if set(given) != names:
+            raise ValueError(f"expected {sorted(names)}, found {sorted(given)}")
+        numbers = cls(**given)
+        lists = (numbers.prices, numbers.triples, numbers.discounts)
+        if not all(isinstance(part, list) for part in lists) or not all(
+            isinstance(triple, list) for triple in numbers.triples
+        ):
+            raise ValueError("prices, triples and discounts must be lists")
+        if len(numbers.prices) != experts or len(numbers.triples) != len(numbers.discounts):
+            raise ValueError(f"expected {experts} prices and a discount for each triple")
+        scalars = (numbers.scale, numbers.group_price, numbers.dual, numbers.searched)
+        for value in (
+            *scalars,
+            *numbers.prices,
+            *numbers.discounts,
+            *(e for triple in numbers.triples for e in triple),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"expected whole numbers, found {value!r}")
+        for triple in numbers.triples:
+            if len(triple) != 3 or not 0 <= triple[0] < triple[1] < triple[2] < experts:
+                raise ValueError(f"a triple must be three ascending experts below {experts}, found {triple}")
+        if any(discount < 0 for discount in numbers.discounts):
+            raise ValueError(f"discounts must not be negative, found {min(numbers.discounts)}")
+        if numbers.scale & (numbers.scale - 1):
+            raise ValueError(f"scale must be a power of two, found {numbers.scale}")
+        if numbers.scale < 1 or not -1 <= numbers.searched < LARGEST:
+            raise ValueError(
+                f"scale {numbers.scale} must be at least 1, searched {numbers.searched} at least -1"
+            )
+        return numbers
 
-def _inapplicable(problem: Problem) -> str:
+
+@dataclass(frozen=True)
+class Near:
+    """Blocks of a reduced cost within the search: padded with -1, [n, m], reduced costs and costs [n]."""
+
+    blocks: NDArray[Any]
+    reduced: NDArray[np.int64]
+    costs: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What block prices see of a problem of one layer.
+
+    | field | holds |
+    |---|---|
+    | experts, gpus | E, G |
+    | slots | m: the most experts of a block |
+    | fewest | the fewest experts of a block that is not empty |
+    | unit | cost of a further GPU for a token of weight 1 |
+    | weight | no block costs more than unit x weight, either sign |
+    | offset | cost of a placement = offset + sum of the cost of its blocks |
+    | full | whether no GPU may stay empty |
+    """
+
+    experts: int
+    gpus: int
+    slots: int
+    fewest: int
+    unit: int
+    weight: int
+    offset: int
+    full: bool
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """The frame of a problem for which `inapplicable` is empty."""
+        cluster, experts = problem.cluster, problem.workload.n_experts
+        gpus, slots = cluster.gpus, min(int(cluster.slots_of[0]), experts)
+        alone = cluster.nodes > 1 and cluster.gpus_per_node == 1
+        unit = cluster.gpu_cost + (cluster.node_cost if alone else 0)
+        fan_out = problem.objective == "fan-out"
+        weight = problem.total_weight if fan_out else problem.pair_weight
+        return cls(
+            experts=experts,
+            gpus=gpus,
+            slots=slots,
+            fewest=max(1, experts - (gpus - 1) * slots),
+            unit=unit,
+            weight=weight,
+            offset=unit * (-weight if fan_out else weight),
+            full=gpus * slots == experts,
+        )
+
+    @property
+    def sizes(self) -> range:
+        """Sizes of the blocks that are not empty."""
+        return range(self.fewest, self.slots + 1)
+
+    def refusal(self, numbers: BlockPrices) -> str:
+        """Why the numbers cannot be right, whatever the blocks cost; empty when they can."""
+        if self.gpus * (numbers.scale + self.peak(numbers)) >= LARGEST:
+            return TOO_LARGE
+        total = sum(numbers.prices) + self.gpus * numbers.group_price - sum(numbers.discounts)
+        if total != numbers.dual:
+            return f"the prices sum to {total}, the certificate says {numbers.dual}"
+        if not self.full and numbers.group_price > 0:
+            return f"the price of a GPU must not be positive where one may stay empty, found {numbers.group_price}"
+        return ""
+
+    def peak(self, numbers: BlockPrices) -> int:
+        """The prices of a block come to no more than this, either sign."""
+        dearest = max(abs(price) for price in numbers.prices)
+        return self.slots * dearest + abs(numbers.group_price) + sum(numbers.discounts)
+
+    def proved(self, numbers: BlockPrices) -> int:
+        """What the numbers prove, when no reduced cost is negative and nothing within the search costs less."""
+        return self.offset - (-(numbers.dual + numbers.searched + 1) // numbers.scale)
+
+    def near(self, numbers: BlockPrices, *, listed: Iterable[Listed]) -> Near | str:
+        """The listed blocks within the search; the reason when one has a negative reduced cost."""
+        price_of = np.array(numbers.prices, np.int64)
+        triples, discounts = np.array(numbers.triples, np.int64), np.array(numbers.discounts, np.int64)
+        blocks_near = [np.empty((0, self.slots), np.int64)]
+        reduced_near, costs_near = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for blocks, costs in listed:
+            dearest = int(np.abs(costs).max(initial=0))
+            if self.gpus * (numbers.scale * dearest + self.peak(numbers)) >= LARGEST:
+                return TOO_LARGE
+            reduced = numbers.scale * costs - numbers.group_price
+            if len(triples):
+                reduced += discounts_of(blocks, triples, discounts, self.experts)
+            for column in blocks.T:
+                reduced -= price_of[column]
+            if len(blocks) and (least := int(reduced.min())) < 0:
+                block = blocks[reduced.argmin()].tolist()
+                return f"block {block} has reduced cost {least}, below 0"
+            inside = reduced <= numbers.searched
+            padded = np.full((int(inside.sum()), self.slots), -1, np.int64)
+            padded[:, : blocks.shape[1]] = blocks[inside]
+            blocks_near.append(padded)
+            reduced_near.append(reduced[inside])
+            costs_near.append(costs[inside])
+        return Near(*(np.concatenate(part) for part in (blocks_near, reduced_near, costs_near)))
+
+    def undercut(self, numbers: BlockPrices, *, near: Near, bound: int) -> str:
+        """The reason when blocks within the search make a placement that costs less than the bound; else empty."""
+        if numbers.searched < 0:
+            return ""
+        empty = 0 if self.full else -numbers.group_price
+        limits = (numbers.searched, empty, bound - self.offset)
+        if cheaper_cover(
+            near.blocks, near.reduced, costs=near.costs, limits=limits, experts=self.experts, gpus=self.gpus
+        ):
+            return f"a placement cheaper than the bound {bound} exists"
+        return ""
+
+
+def inapplicable(problem: Problem) -> str:
+    """Why block prices bound nothing of this problem; empty when they do."""
     cluster = problem.cluster
     if problem.replicas:
         return f"block prices bound placements without replicas, the budget is {problem.replicas}"
@@ -116,33 +230,20 @@ def _inapplicable(problem: Problem) -> str:
     return ""
 
 
-def _numbers(proof: Proof, experts: int) -> _Numbers:
-    """The numbers of the proof; ValueError unless they are whole numbers of the right count and sign."""
-    names = {part.name for part in fields(_Numbers)}
-    if set(proof.numbers) != names:
-        raise ValueError(f"expected {sorted(names)}, found {sorted(proof.numbers)}")
-    numbers = _Numbers(**proof.numbers)
-    lists = (numbers.prices, numbers.triples, numbers.discounts)
-    if not all(isinstance(part, list) for part in (*lists, *numbers.triples)):
-        raise ValueError("prices, triples and discounts must be lists")
-    if len(numbers.prices) != experts or len(numbers.triples) != len(numbers.discounts):
-        raise ValueError(f"expected {experts} prices and a discount for each triple")
-    scalars = (numbers.scale, numbers.group_price, numbers.dual, numbers.searched)
-    for value in (
-        *scalars,
-        *numbers.prices,
-        *numbers.discounts,
-        *(e for triple in numbers.triples for e in triple),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"expected whole numbers, found {value!r}")
-    for triple in numbers.triples:
-        if len(triple) != 3 or not 0 <= triple[0] < triple[1] < triple[2] < experts:
-            raise ValueError(f"a triple must be three ascending experts below {experts}, found {triple}")
-    if any(discount < 0 for discount in numbers.discounts):
-        raise ValueError(f"discounts must not be negative, found {min(numbers.discounts)}")
-    if numbers.scale & (numbers.scale - 1):
-        raise ValueError(f"scale must be a power of two, found {numbers.scale}")
-    if numbers.scale < 1 or not -1 <= numbers.searched < LARGEST:
-        raise ValueError(f"scale {numbers.scale} must be at least 1, searched {numbers.searched} at least -1")
-    return numbers
+def _every_block(problem: Problem, frame: Frame, size: int) -> Listed:
+    """All blocks of a size within the load cap."""
+    (sets,) = problem.workload.layers
+    weights = problem.set_weights(sets)
+    blocks = lexicographic(frame.experts, size)
+    if problem.objective == "fan-out":
+        costs = meeting_weight(frame.experts, size, len(blocks), sets.members, weights)
+    else:
+        costs = -inside_weight(blocks, sets.affinity(weights))
+    costs *= frame.unit
+    if problem.load_cap is None:
+        return blocks, costs
+    load = np.zeros(len(blocks), np.int64)
+    for column in blocks.T:
+        load += sets.load[column]
+    allowed = load <= problem.load_cap
+    return blocks[allowed], costs[allowed]

@@ -33,15 +33,15 @@ class Verdict:
     layers: tuple[tuple[int, str, str], ...] = ()
 
 
-def verify(certificate: Certificate | Mapping[str, Any], trace: Trace) -> Verdict:
-    """Re-prove a certificate (or its JSON document) against the trace it speaks of."""
+def verify(certificate: Certificate | Mapping[str, Any], trace: Trace | Workload) -> Verdict:
+    """Re-prove a certificate (or its JSON document) against the trace, or the workload, it speaks of."""
     if not isinstance(certificate, Certificate):
         document = dict(certificate)
         if document.get("seal") != seal(document):
             return Verdict(False, "the seal does not fit the content: the certificate was altered or damaged")
         certificate = Certificate.from_dict(document)
     try:
-        workload = Workload.from_trace(trace.layers(certificate.layer_ids))
+        workload = Workload.from_layers(trace, certificate.layer_ids)
         problem = Problem.from_fields(dict(certificate.fields), workload)
     except (ValueError, OverflowError) as error:
         return Verdict(False, f"the problem cannot be rebuilt from this trace: {error}")
@@ -96,6 +96,7 @@ def _checks() -> dict[str, Check]:
     from moeopt.blocks_checker import check_blocks
     from moeopt.contents_checker import check_contents
     from moeopt.counting_checker import check_counting
+    from moeopt.priced_checker import check_priced
     from moeopt.rows_checker import check_assignment, check_pairs
     from moeopt.rows_tree_checker import check_rows
 
@@ -105,5 +106,6 @@ def _checks() -> dict[str, Check]:
         "contents": check_contents,
         "counting": check_counting,
         "pairs": check_pairs,
+        "priced": check_priced,
         "rows": check_rows,
     }

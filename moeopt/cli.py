@@ -111,7 +111,7 @@ def export(
 
 @app.command()
 def verify(
-    certificate: Annotated[Path, typer.Argument()], trace: flags.TraceFile, as_json: flags.AsJson = False
+    certificate: Annotated[Path, typer.Argument()], trace: flags.TrafficFile, as_json: flags.AsJson = False
 ) -> None:
     """Re-prove a certificate from the trace alone, without a solver."""
     from dataclasses import asdict

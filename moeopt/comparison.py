@@ -14,6 +14,7 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.reference import reference_cost
 from moeopt.result import Result, certified_share
+from moeopt.rules import served_loads
 from moeopt.stop import Stop
 from moeopt.trace import Trace
 from moeopt.traffic import Traffic, jain, max_violation, variation
@@ -54,13 +55,16 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(placement: Placement, trace: Trace) -> Evaluation:
-    """Judge a placement on a trace, which may be one it has never seen."""
+def evaluate(placement: Placement, trace: Trace | Workload) -> Evaluation:
+    """Judge a placement on a trace or its workload, which may be one it has never seen.
+
+    Raises ValueError when the experts differ, a layer is missing, or the expert sets are not recorded.
+    """
     if placement.n_experts != trace.n_experts:
         raise ValueError(
             f"the placement has {placement.n_experts} experts a layer, the trace {trace.n_experts}"
         )
-    problem = _problem_of(placement, Workload.from_trace(trace.layers(placement.layer_ids)))
+    problem = _problem_of(placement, Workload.from_layers(trace, placement.layer_ids))
     traffic = Traffic.of(problem, problem.plan(placement))
     linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
     worst = [max_violation(loads) for loads in traffic.loads]
@@ -114,7 +118,7 @@ class Row:
     | field | holds |
     |---|---|
     | method, seed, status, seconds | provenance; status of the weakest layer |
-    | fan_out | weighted as the objective is, on the traffic the placement was made from; None without a placement |
+    | fan_out | weighted as the objective is, on the traffic placed for; None without a placement or expert sets |
     | cost, bound | exact, summed over layers; the best verified bound of all methods compared with this seed |
     | certified_share | of the attainable saving |
     | max_violation | MaxVio of the median layer |
@@ -201,16 +205,20 @@ def _row(method: Method, problem: Problem, result: Result, *, bounds: int | None
     )
     if result.placement is None or result.cost is None:
         return row
-    traffic = Traffic.of(problem, problem.plan(result.placement))
-    linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
-    violations = sorted(max_violation(loads) for loads in traffic.loads)
+    violations = sorted(max_violation(loads) for loads in served_loads(problem, result.placement))
     row = replace(
         row,
-        fan_out=mean_fan_out(problem, result.placement),
         certified_share=certified_share(reference=reference_cost(problem), cost=result.cost, bound=bounds),
         max_violation=violations[len(violations) // 2],
-        reduction=1 - traffic.fan_out / linear if linear else None,
     )
+    if problem.workload.complete:
+        traffic = Traffic.of(problem, problem.plan(result.placement))
+        linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
+        row = replace(
+            row,
+            fan_out=mean_fan_out(problem, result.placement),
+            reduction=1 - traffic.fan_out / linear if linear else None,
+        )
     if rest is None:
         return row
     judged = evaluate(result.placement, rest)

@@ -54,6 +54,8 @@ class Dispatch:
 
     def violation(self, sets: ExpertSets, hosts: NDArray[np.bool_]) -> str:
         """Why this does not dispatch `sets` over `hosts` [experts, gpus]; empty when it does."""
+        if not sets.complete:
+            return "a dispatch serves expert sets, the workload has pair counts only"
         rows = len(self.sets)
         for name, found, wanted in (
             ("GPUs", self.gpus.shape, (rows, sets.top_k)),

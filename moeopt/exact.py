@@ -39,12 +39,14 @@ class Exact(Method):
         return str(self.formulation.supports(problem))
 
     def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
-        """Columns where the formulation lists them, rows otherwise."""
+        """Columns where the formulation prices or lists them, rows otherwise."""
         check_supported(self, problem)
         clock = stop.start()
         incumbent = Incumbent(problem, clock)
         if start is not None:
             incumbent.offer(start)
+        if hasattr(self.formulation, "block_range"):
+            return self._priced(incumbent, clock=clock, seed=seed)
         if hasattr(self.formulation, "columns"):
             return self._partition(incumbent, clock=clock, seed=seed)
         from moeopt.rows import solve_rows
@@ -79,6 +81,38 @@ class Exact(Method):
         bound = prices.bound(columns, searched=closing.searched)
         proof = self._proof(incumbent, bound=bound, numbers=prices.numbers(columns, bound=bound))
         return conclude(self, incumbent, seed=seed, proof=proof)
+
+    def _priced(self, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
+        from moeopt.balance import lightest
+        from moeopt.priced_partition import prove_priced
+        from moeopt.solvers.process import WorkerDied
+
+        problem = incumbent.problem
+        level = lightest(problem)
+        if incumbent.placement is None:
+            incumbent.offer(level)
+        start = level if incumbent.placement is None else incumbent.placement
+        try:
+            verdict = prove_priced(
+                self.formulation.block_range(problem),
+                incumbent=incumbent,
+                gpu_of=start.primary[0],
+                clock=clock,
+                seed=seed,
+            )
+        except KeyboardInterrupt:
+            return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
+        except WorkerDied as error:
+            result = conclude(self, incumbent, seed=seed, proof=None)
+            return replace(result, message=f"the solver died: {error}")
+        if verdict.impossible or verdict.numbers is None:
+            return conclude(self, incumbent, seed=seed, proof=None, impossible=verdict.impossible)
+        return conclude(
+            self,
+            incumbent,
+            seed=seed,
+            proof=self._proof(incumbent, bound=verdict.bound, numbers=verdict.numbers),
+        )
 
     def _proof(self, incumbent: Incumbent, *, bound: int, numbers: dict[str, Any]) -> Proof:
         return Proof(

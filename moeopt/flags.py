@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 TraceFile = Annotated[Path, typer.Argument(help="Routing trace: Parquet or .npz.", show_default=False)]
+TrafficFile = Annotated[
+    Path, typer.Argument(help="Routing trace: Parquet or .npz; or pair counts: JSON.", show_default=False)
+]
 Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
 Nodes = Annotated[int, typer.Option(help="Nodes; GPU g belongs to node g // (gpus / nodes).")]
 Slots = Annotated[

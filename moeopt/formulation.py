@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ByColumns",
+    "ByPricing",
     "Formulation",
     "LazyRows",
     "Provable",
@@ -158,6 +159,14 @@ class ByColumns(Formulation, Protocol):
 
     def columns(self, problem: Problem) -> Any:
         """The contents and their exact costs, as `moeopt` prices them."""
+
+
+@runtime_checkable
+class ByPricing(Formulation, Protocol):
+    """A set-partition formulation whose columns are too many to list."""
+
+    def block_range(self, problem: Problem) -> Any:
+        """The contents and what they cost, as `moeopt.block_range.BlockRange`."""
 
 
 def unsupported_objective(problem: Problem) -> str:

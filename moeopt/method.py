@@ -11,6 +11,7 @@ from moeopt.dispatch import Dispatch, Plan
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
+from moeopt.rules import served_loads
 from moeopt.stop import Clock, Stop
 from moeopt.tolerance import rounded_up
 
@@ -88,12 +89,16 @@ class Incumbent:
         if placement.slots != self.problem.cluster.slots:
             placement = replace(placement, slots=self.problem.cluster.slots)  # it answers this problem now
         given = candidate.dispatches if isinstance(candidate, Plan) else None
-        plan = self.problem.plan(placement) if given is None else Plan(placement, given)
-        self.reason = self.problem.violation(plan)
+        judged: Placement | Plan = placement
+        if given is not None:
+            judged = Plan(placement, given)
+        elif self.problem.objective == "fan-out":  # the cut is of the placement alone
+            judged = self.problem.plan(placement)
+        self.reason = self.problem.violation(judged)
         if self.reason:
-            self._note_load(plan)
+            self._note_load(judged)
             return False
-        cost = self.problem.cost(plan)
+        cost = self.problem.cost(judged)
         if self.cost is not None and cost >= self.cost:
             return False
         self.placement, self.cost = placement, cost
@@ -101,11 +106,11 @@ class Incumbent:
         self.history.append(Event(self.clock.elapsed, cost, None))
         return True
 
-    def _note_load(self, plan: Plan) -> None:
+    def _note_load(self, judged: Placement | Plan) -> None:
         problem = self.problem
-        if problem.load_caps is None or replace(problem, load_tolerance=None).violation(plan):
+        if problem.load_caps is None or replace(problem, load_tolerance=None).violation(judged):
             return
-        loads, speeds = plan.dispatches[0].gpu_loads(problem.cluster.gpus), problem.cluster.speeds_of
+        loads, speeds = served_loads(problem, judged)[0], problem.cluster.speeds_of
         shares = (Fraction(int(load), int(speed)) for load, speed in zip(loads, speeds, strict=True))
         reached = rounded_up(max(shares) * int(speeds.sum()) / problem.load_total - 1)
         self._lightest = reached if self._lightest is None else min(self._lightest, reached)

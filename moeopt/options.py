@@ -8,11 +8,13 @@ from pathlib import Path
 from moeopt.api import read_placement
 from moeopt.cluster import Cluster
 from moeopt.method import Method
+from moeopt.pair_counts import recorded_share
 from moeopt.parallel import available_cores
 from moeopt.placement import Placement
 from moeopt.problem import Problem
-from moeopt.recording import read_trace
+from moeopt.recording import read_recording, read_trace
 from moeopt.trace import Trace
+from moeopt.workload import Workload
 
 
 def layer_list(text: str | None) -> list[int] | None:
@@ -76,13 +78,25 @@ def recorded(path: Path, layers: str | None) -> Trace:
         raise ValueError(f"{path}: {error}") from error
 
 
+def recorded_traffic(path: Path, layers: str | None) -> Trace | Workload:
+    """What a file holds, a trace or a workload without tokens, or the layers of it that `--layers` names."""
+    wanted = layer_list(layers)
+    found = read_recording(path)
+    if wanted is None:
+        return found
+    try:
+        return found.only(wanted) if isinstance(found, Workload) else found.layers(wanted)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def even_slots(copies: int, gpus: int) -> int:
     """Slots of a GPU that an even share of the copies needs."""
     return -(-copies // max(gpus, 1))
 
 
 def stated(
-    trace: Trace,
+    traffic: Trace | Workload,
     *,
     path: Path,
     gpus: int,
@@ -99,32 +113,36 @@ def stated(
     incumbent: Path | None = None,
     max_moves: int | None = None,
 ) -> tuple[Problem, str]:
-    """The problem of the options, and a line on families that got no weight."""
+    """The problem of the options, and a line on families that got no weight and pairs that were not recorded."""
     shares, pace = family_shares(weights), number_list("--speeds", speeds)
     running = None if incumbent is None else read_placement(incumbent)
+    layer_ids = [int(layer) for layer in traffic.layer_ids]
     try:
         cluster = Cluster.of(
             gpus=gpus,
             nodes=nodes,
-            slots=even_slots(trace.n_experts + max(replicas, 0), gpus) if slots is None else slots,
+            slots=even_slots(traffic.n_experts + max(replicas, 0), gpus) if slots is None else slots,
             gpu_cost=gpu_cost,
             node_cost=node_cost,
             speeds=1 if pace is None else pace,
         )
-        problem = Problem.from_trace(
-            trace,
+        problem = Problem(
+            traffic if isinstance(traffic, Workload) else Workload.from_trace(traffic),
             cluster,
             replicas=replicas,
             family_weights=shares,
             objective=objective,
             load_tolerance=load_tolerance,
             tail=tail,
-            incumbent=None if running is None else of_layers(running, trace.layer_ids.tolist()),
+            incumbent=None if running is None else of_layers(running, layer_ids),
             max_moves=max_moves,
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return problem, named_families(shares, trace.families)
+    notes = [named_families(shares, traffic.families)]
+    if not problem.workload.complete:
+        notes.append(f"cut of the recorded pairs, {recorded_share(problem.workload):.1%} of all")
+    return problem, "; ".join(filter(None, notes))
 
 
 def number_list(flag: str, text: str | None) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from moeopt.terminal import check_folder, exit_code, progress, show
 
 
 def place(
-    trace: flags.TraceFile,
+    trace: flags.TrafficFile,
     *,
     gpus: flags.Gpus,
     nodes: flags.Nodes = 1,
@@ -43,7 +43,7 @@ def place(
     """Place experts, layer by layer, and prove how good the placement is."""
     from moeopt import registry, storage, tables
     from moeopt.api import solve
-    from moeopt.options import recorded, stated, with_solver, worker_count
+    from moeopt.options import recorded_traffic, stated, with_solver, worker_count
     from moeopt.parallel import processes
     from moeopt.stop import Stop
     from moeopt.summary import summarise
@@ -54,7 +54,7 @@ def place(
         raise ValueError(f"{output}: placement and certificate need files of their own")
     chosen, stop = with_solver(registry.named_method(method), solver), Stop(seconds=seconds)
     problem, note = stated(
-        recorded(trace, layers),
+        recorded_traffic(trace, layers),
         path=trace,
         gpus=gpus,
         nodes=nodes,

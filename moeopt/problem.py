@@ -135,6 +135,11 @@ class Problem:
             return self.risk.worst((self.family_units * self.workload.tokens).tolist())
         return sum(int(q) * int(t) for q, t in zip(self.multipliers, self.workload.tokens, strict=True))
 
+    @cached_property
+    def pair_weight(self) -> int:
+        """Objective weight of all pairs, summed over layers: the cut of every expert apart is this times its prices."""
+        return sum(self._together(sets.coactivations) for sets in self.workload.layers)
+
     @property
     def load_total(self) -> int:
         """Expert activations of one layer, recorded traffic."""

@@ -1,4 +1,4 @@
-"""Traces on disk: read in any known format, written as Parquet."""
+"""Traffic on disk: traces and workloads read in any known format, traces written as Parquet."""
 
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -8,15 +8,16 @@ from typing import ClassVar, Protocol, cast
 from moeopt import storage
 from moeopt.storage import PathLike
 from moeopt.trace import Trace
+from moeopt.workload import Workload
 
 GROUP = "moeopt.readers"
 HEAD = 64  # bytes of a file that a reader sees before it is asked to read
 
 
 class Reader(Protocol):
-    """One trace format; packages add theirs as a class under the entry-point group `moeopt.readers`.
+    """One format of traffic; packages add theirs as a class under the entry-point group `moeopt.readers`.
 
-    `read` raises ValueError saying the rule and the value found; `read_trace` adds the name of the file.
+    `read` raises ValueError saying the rule and the value found; `read_recording` adds the name of the file.
     """
 
     name: ClassVar[str]
@@ -24,8 +25,8 @@ class Reader(Protocol):
     def accepts(self, path: Path, head: bytes) -> bool:
         """Whether the content is of this format; `head` holds the first 64 bytes, all of a shorter file."""
 
-    def read(self, path: Path) -> Trace:
-        """The whole trace."""
+    def read(self, path: Path) -> Trace | Workload:
+        """The whole trace; the workload where the file does not hold token by token what was chosen."""
 
 
 def read_trace(path: PathLike) -> Trace:
@@ -33,6 +34,23 @@ def read_trace(path: PathLike) -> Trace:
 
     Raises ValueError naming the file, the rule broken and the value found, whatever is wrong with the file.
     """
+    found = read_recording(path)
+    if isinstance(found, Workload):
+        raise ValueError(
+            f"{path}: a trace holds the experts of every token, found a workload without tokens: "
+            "read it with moeopt.read_workload; of the command line, place and verify take it"
+        )
+    return found
+
+
+def read_workload(path: PathLike) -> Workload:
+    """The workload of a trace file, or of a file of counts alone; raises ValueError as `read_trace` does."""
+    found = read_recording(path)
+    return found if isinstance(found, Workload) else Workload.from_trace(found)
+
+
+def read_recording(path: PathLike) -> Trace | Workload:
+    """What a file holds, told from its content; raises ValueError as `read_trace` does."""
     source = Path(path)
     if source.is_dir():
         raise ValueError(f"{source}: a trace is a file, found a folder")

@@ -20,14 +20,12 @@ def reference_cost(problem: Problem) -> Fraction:
         int
     )
     levels = ((problem.cluster.gpu_cost, sizes.tolist()), (problem.cluster.node_cost, node_sizes.tolist()))
-    n_layers = len(problem.workload.layers)
     experts, k = problem.workload.n_experts, problem.workload.top_k
     if problem.objective == "fan-out":
         parts = (price * (_expected_touched(experts, k, groups) - 1) for price, groups in levels)
         per_token = sum(parts, Fraction(0))
-        return per_token * problem.total_weight * n_layers
-    pairs = problem.total_weight * comb(k, 2) * n_layers
-    return pairs * sum(
+        return per_token * problem.total_weight * len(problem.workload.layers)
+    return problem.pair_weight * sum(
         (price * (1 - _expected_together(experts, groups)) for price, groups in levels), Fraction(0)
     )
 

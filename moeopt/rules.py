@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeopt.dispatch import Plan
 from moeopt.placement import Placement
@@ -12,7 +13,7 @@ from moeopt.placement import Placement
 if TYPE_CHECKING:
     from moeopt.problem import Problem
 
-__all__ = ["check_shape", "violation_of"]
+__all__ = ["check_shape", "served_loads", "violation_of"]
 
 
 def violation_of(problem: Problem, candidate: Placement | Plan) -> str:
@@ -32,13 +33,14 @@ def violation_of(problem: Problem, candidate: Placement | Plan) -> str:
         for name, moved in zip(layer_ids, problem.moves(placement), strict=True):
             if moved > problem.max_moves:
                 return f"layer {name}: {moved} copies moved from the incumbent, {problem.max_moves} may"
-    plan = candidate if isinstance(candidate, Plan) else problem.plan(candidate)
-    for index, (sets, part) in enumerate(zip(problem.workload.layers, plan.dispatches, strict=True)):
-        if broken := part.violation(sets, placement.hosts[index]):
-            return f"layer {layer_ids[index]}: {broken}"
-        if problem.load_caps is None:
-            continue
-        loads = part.gpu_loads(problem.cluster.gpus)
+    judged = candidate if isinstance(candidate, Plan) or placement.is_partition else problem.plan(candidate)
+    if isinstance(judged, Plan):
+        for index, (sets, part) in enumerate(zip(problem.workload.layers, judged.dispatches, strict=True)):
+            if broken := part.violation(sets, placement.hosts[index]):
+                return f"layer {layer_ids[index]}: {broken}"
+    if problem.load_caps is None:
+        return ""
+    for index, loads in enumerate(served_loads(problem, judged)):
         gpu = int((loads - problem.load_caps).argmax())
         if loads[gpu] > problem.load_caps[gpu]:
             return (
@@ -46,6 +48,18 @@ def violation_of(problem: Problem, candidate: Placement | Plan) -> str:
                 f"load tolerance {float(problem.load_tolerance or 0):g} allows {problem.load_caps[gpu]}"
             )
     return ""
+
+
+def served_loads(problem: Problem, candidate: Placement | Plan) -> NDArray[np.int64]:
+    """int64 [layers, gpus]: expert activations that each GPU serves; of a placement with copies, by `Problem.plan`."""
+    gpus = problem.cluster.gpus
+    if isinstance(candidate, Placement) and candidate.is_partition:
+        loads = np.zeros((len(problem.workload.layers), gpus), np.int64)
+        for own, sets, gpu_of in zip(loads, problem.workload.layers, candidate.primary, strict=True):
+            np.add.at(own, gpu_of, sets.load)
+        return loads
+    plan = candidate if isinstance(candidate, Plan) else problem.plan(candidate)
+    return np.stack([part.gpu_loads(gpus) for part in plan.dispatches])
 
 
 def check_shape(problem: Problem, placement: Placement) -> None:

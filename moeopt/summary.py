@@ -7,7 +7,7 @@ from moeopt.comparison import mean_fan_out
 from moeopt.problem import Problem
 from moeopt.reference import reference_cost
 from moeopt.result import Result, certified_share
-from moeopt.traffic import Traffic
+from moeopt.rules import served_loads
 
 
 def summarise(problem: Problem, result: Result, *, seconds: float) -> dict[str, Any]:
@@ -31,13 +31,13 @@ def summarise(problem: Problem, result: Result, *, seconds: float) -> dict[str, 
             "message": part.message,
         }
         if part.placement is not None:
-            traffic = Traffic.of(own, own.plan(part.placement))
-            entry["fan_out"] = mean_fan_out(own, part.placement)
-            entry["load_max_over_mean"] = float(traffic.max_over_mean[0])
+            (loads,) = served_loads(own, part.placement)
+            entry["fan_out"] = _fan_out(own, part)
+            entry["load_max_over_mean"] = float(loads.max() / loads.mean())
         layers.append(entry)
     return {
         "status": result.status,
-        "fan_out": None if result.placement is None else mean_fan_out(problem, result.placement),
+        "fan_out": _fan_out(problem, result),
         "bound": per_token(problem, result.bound),
         "certified_share": share(problem, result),
         "seconds": seconds,
@@ -51,6 +51,13 @@ def summarise(problem: Problem, result: Result, *, seconds: float) -> dict[str, 
         "tolerance_reached": result.tolerance_reached,
         "layers": layers,
     }
+
+
+def _fan_out(problem: Problem, result: Result) -> float | None:
+    """None without a placement, and where pair counts do not tell it."""
+    if result.placement is None or not problem.workload.complete:
+        return None
+    return mean_fan_out(problem, result.placement)
 
 
 def per_token(problem: Problem, bound: int | None) -> float | None:

@@ -1,9 +1,11 @@
 """What methods need of a trace: distinct expert sets with a count per task family."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from math import comb
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,11 @@ class ExpertSets:
     | members | int32 [sets, k]: distinct expert sets, ids ascending in a row, rows in lexicographic order |
     | counts | int64 [sets, families]: tokens that chose the set |
     | n_experts | E |
+
+    `complete` says that the sets are known; of `moeopt.pair_counts.PairCounts` only loads and pairs are.
     """
 
+    complete: ClassVar[bool] = True
     members: NDArray[np.int32]
     counts: NDArray[np.int64]
     n_experts: int
@@ -50,9 +55,14 @@ class ExpertSets:
     def __len__(self) -> int:
         return len(self.members)
 
-    @property
+    @cached_property
     def top_k(self) -> int:
         return int(self.members.shape[1])
+
+    @property
+    def coactivations(self) -> NDArray[np.int64]:
+        """int64 [families]: pairs of experts that tokens chose together, k (k - 1) / 2 of each."""
+        return np.asarray(self.counts.sum(axis=0) * comb(self.top_k, 2))
 
     @cached_property
     def load(self) -> NDArray[np.int64]:
@@ -76,6 +86,21 @@ class ExpertSets:
         upper = pairs.reshape(self.n_experts, self.n_experts)
         return upper + upper.T
 
+    def joined(self, other: "ExpertSets", *, counts: NDArray[np.int64]) -> "ExpertSets":
+        """The traffic of both; `counts` int64 [own rows, then the other's, families] replaces theirs."""
+        if not other.complete:
+            raise ValueError("expert sets and pair counts do not add: see PairCounts.of_sets")
+        members = np.concatenate([self.members, other.members])
+        return ExpertSets.of(members, counts, n_experts=self.n_experts)
+
+    def misfit(self, tokens: NDArray[np.int64]) -> str:
+        """Why what was recorded beside the sets is not of `tokens` int64 [families]; empty: nothing was."""
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: members and counts."""
+        return {"members": self.members.tolist(), "counts": self.counts.tolist()}
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical content, the same on every machine."""
@@ -98,6 +123,8 @@ class Workload:
     | families | names |
     | tokens | int64 [families]: tokens of each family |
     | model | name of the model |
+
+    Raises ValueError where recorded loads or pair counts are not those of the tokens.
     """
 
     layers: tuple[ExpertSets, ...]
@@ -106,9 +133,18 @@ class Workload:
     tokens: NDArray[np.int64]
     model: str = ""
 
+    def __post_init__(self) -> None:
+        for layer, sets in zip(self.layer_ids, self.layers, strict=True):
+            if reason := sets.misfit(self.tokens):
+                raise ValueError(f"layer {layer}: {reason}")
+
     @classmethod
     def from_trace(cls, trace: Trace) -> Self:
         """One pass over the trace, a layer at a time."""
+        if isinstance(trace, Workload):
+            raise ValueError(
+                "a trace holds the experts of every token, found a workload, which has counts only"
+            )
         families = len(trace.families)
         one_hot = np.zeros((trace.n_tokens, families), np.int64)
         one_hot[np.arange(trace.n_tokens), trace.family] = 1
@@ -120,6 +156,13 @@ class Workload:
         tokens.setflags(write=False)
         return cls(layers, tuple(trace.layer_ids.tolist()), trace.families, tokens, trace.model)
 
+    @classmethod
+    def from_layers(cls, traffic: "Trace | Workload", ids: Iterable[int]) -> "Workload":
+        """That of the layers with these absolute ids, of a trace or of a workload."""
+        if isinstance(traffic, Workload):
+            return traffic.only(ids)
+        return cls.from_trace(traffic.layers(ids))
+
     @property
     def n_experts(self) -> int:
         return self.layers[0].n_experts
@@ -128,11 +171,24 @@ class Workload:
     def top_k(self) -> int:
         return self.layers[0].top_k
 
+    @property
+    def complete(self) -> bool:
+        """Whether the expert sets of every layer are known; without them there are loads and pair counts."""
+        return all(sets.complete for sets in self.layers)
+
     def layer(self, index: int) -> Self:
         """The workload of one layer, by position."""
         return type(self)(
             (self.layers[index],), (self.layer_ids[index],), self.families, self.tokens, self.model
         )
+
+    def only(self, ids: Iterable[int]) -> Self:
+        """The layers with these absolute ids, in ascending order; ValueError names one that is not there."""
+        at = {layer: index for index, layer in enumerate(self.layer_ids)}
+        wanted = tuple(sorted(set(ids)))
+        if missing := [layer for layer in wanted if layer not in at]:
+            raise ValueError(f"layer {missing[0]} is not recorded, the layers are {list(self.layer_ids)}")
+        return replace(self, layers=tuple(self.layers[at[layer]] for layer in wanted), layer_ids=wanted)
 
     def __add__(self, other: Self) -> Self:
         """Counts summed; families are united by name."""
@@ -143,12 +199,11 @@ class Workload:
                 )
         families = tuple(dict.fromkeys(self.families + other.families))
         layers = tuple(
-            ExpertSets.of(
-                np.concatenate([a.members, b.members]),
-                np.concatenate(
+            a.joined(
+                b,
+                counts=np.concatenate(
                     [_spread(a.counts, self.families, families), _spread(b.counts, other.families, families)]
                 ),
-                n_experts=self.n_experts,
             )
             for a, b in zip(self.layers, other.layers, strict=True)
         )
@@ -164,14 +219,14 @@ class Workload:
         return hashlib.sha256((head + " ".join(sets.digest for sets in self.layers)).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: members and counts of every layer, family names and tokens."""
+        """JSON-ready: the form of every layer (see `ExpertSets` and `PairCounts`), family names and tokens."""
         return {
             "model": self.model,
             "n_experts": self.n_experts,
             "layer_ids": list(self.layer_ids),
             "families": list(self.families),
             "tokens": self.tokens.tolist(),
-            "layers": [{"members": s.members.tolist(), "counts": s.counts.tolist()} for s in self.layers],
+            "layers": [sets.to_dict() for sets in self.layers],
         }
 
     @classmethod
@@ -182,22 +237,13 @@ class Workload:
         if not all(isinstance(name, str) for name in families) or len(set(families)) != len(families):
             raise ValueError(f"families must be distinct names, found {list(families)}")
         tokens = storage.whole_numbers(document, "tokens")
+        if tokens.shape != (len(families),) or (tokens < 0).any():
+            raise ValueError(f"tokens must count those of {len(families)} families, found {tokens.tolist()}")
         layers = []
         for layer in storage.field(document, "layers", kind=list):
             if not isinstance(layer, dict):
                 raise ValueError(f"a layer must be an object, found {layer!r:.60}")
-            members = storage.whole_numbers(layer, "members", dtype=np.int32)
-            counts = storage.whole_numbers(layer, "counts")
-            if members.ndim != 2 or counts.shape != (len(members), len(families)):
-                raise ValueError(f"members and counts do not fit: {members.shape}, {counts.shape}")
-            ordered = np.sort(members, axis=1)
-            if members.size and (
-                ordered.min() < 0 or ordered.max() >= experts or (np.diff(ordered) == 0).any()
-            ):
-                raise ValueError(f"members must be distinct ids below {experts}")
-            if (counts < 0).any() or (counts.sum(axis=0) != tokens).any():
-                raise ValueError(f"counts must be non-negative and sum to the tokens {tokens.tolist()}")
-            layers.append(ExpertSets.of(members, counts, n_experts=experts))
+            layers.append(_read_layer(layer, experts, tokens))
         ids = tuple(storage.field(document, "layer_ids", kind=list))
         if len(ids) != len(layers) or not layers:
             raise ValueError(f"{len(ids)} layer ids for {len(layers)} layers")
@@ -206,6 +252,24 @@ class Workload:
         if len(found := {sets.top_k for sets in layers}) > 1:
             raise ValueError(f"layers must have one top-k, found {sorted(found)}")
         return cls(tuple(layers), ids, families, tokens, storage.field(document, "model", kind=str))
+
+
+def _read_layer(layer: dict[str, Any], experts: int, tokens: NDArray[np.int64]) -> ExpertSets:
+    """One layer of a document, of either form."""
+    if "pairs" in layer:
+        from moeopt.pair_counts import PairCounts
+
+        return PairCounts.from_dict(layer, n_experts=experts, families=len(tokens))
+    members = storage.whole_numbers(layer, "members", dtype=np.int32)
+    counts = storage.whole_numbers(layer, "counts")
+    if members.ndim != 2 or counts.shape != (len(members), len(tokens)):
+        raise ValueError(f"members and counts do not fit: {members.shape}, {counts.shape}")
+    ordered = np.sort(members, axis=1)
+    if members.size and (ordered.min() < 0 or ordered.max() >= experts or (np.diff(ordered) == 0).any()):
+        raise ValueError(f"members must be distinct ids below {experts}")
+    if (counts < 0).any() or (counts.sum(axis=0) != tokens).any():
+        raise ValueError(f"counts must be non-negative and sum to the tokens {tokens.tolist()}")
+    return ExpertSets.of(members, counts, n_experts=experts)
 
 
 def _words(rows: NDArray[np.int32], n_experts: int) -> list[NDArray[np.uint64]]:

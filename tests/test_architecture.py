@@ -39,6 +39,7 @@ CHECKERS = (
     "checker",
     "contents_checker",
     "counting_checker",
+    "priced_checker",
     "rows_checker",
     "rows_tree_checker",
 )
@@ -46,6 +47,12 @@ CHECKERS = (
 STATEMENTS = ("moeopt.matrix", "moeopt.whole_model")
 PROVERS = (
     "allocation",
+    "block_bounds",
+    "block_descents",
+    "block_kernel",
+    "block_prices",
+    "block_range",
+    "block_search",
     "branching",
     "claims",
     "columns",

@@ -14,7 +14,6 @@ in w. Needs interchangeable GPUs (equal slots) and a cost that is additive over 
 """
 
 from dataclasses import dataclass
-from math import comb
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,19 +39,13 @@ class Blocks:
 
     def supports(self, problem: Problem) -> str:
         """Why not; empty when it does."""
-        if reason := unsupported_extras(problem):
+        if reason := common_reason(problem):
             return reason
-        cluster = problem.cluster
-        if not cluster.equal:
-            return (
-                f"needs GPUs with equal slots and speeds, found slots {cluster.slots}, speeds {cluster.speeds}: "
-                'use "hyperedge"'
-            )
-        if cluster.nodes > 1 and cluster.gpus_per_node > 1 and cluster.node_cost:
-            return f"the cost of blocks is additive over GPUs, {cluster.nodes} nodes have node cost {cluster.node_cost}"
         size, count = self._size(problem)
         if count > LARGEST_COUNT:
-            return f"{count:,} contents of {size} experts, enumeration ends at {LARGEST_COUNT:,}"
+            return (
+                f'{count:,} contents of {size} experts, enumeration ends at {LARGEST_COUNT:,}: use "priced"'
+            )
         if problem.objective == "fan-out" and count << size > LARGEST_WORK:
             return f"inclusion-exclusion over {count:,} contents of {size} experts is too much work"
         return ""
@@ -70,9 +63,7 @@ class Blocks:
         (sets,) = problem.workload.layers
         experts, cluster = problem.workload.n_experts, problem.cluster
         weights = problem.set_weights(sets)
-        unit = cluster.gpu_cost + (
-            cluster.node_cost if cluster.gpus_per_node == 1 and cluster.nodes > 1 else 0
-        )
+        unit = gpu_price(problem)
         sizes = block_sizes(experts, cluster.gpus, slots=int(cluster.slots_of[0]))
         members: list[NDArray[np.int16]] = []
         costs: list[NDArray[np.int64]] = []
@@ -83,8 +74,7 @@ class Blocks:
             padding = np.full((len(subsets), sizes[-1] - subsets.shape[1]), -1, np.int16)
             members.append(np.concatenate([subsets, padding], axis=1))
             costs.append(unit * cost)
-        total = problem.total_weight
-        offset = -total if problem.objective == "fan-out" else total * comb(sets.top_k, 2)
+        offset = -problem.total_weight if problem.objective == "fan-out" else problem.pair_weight
         return Columns(np.concatenate(members), np.concatenate(costs), unit * offset, experts, cluster.gpus)
 
     def build(self, problem: Problem) -> Any:
@@ -176,6 +166,28 @@ class Blocks:
         return Placement.partition(
             gpu_of, problem.cluster, layer_ids=workload.layer_ids, model=workload.model
         )
+
+
+def common_reason(problem: Problem) -> str:
+    """Why set partitioning over the contents of a GPU does not state `problem`, however many there are; else empty."""
+    if reason := unsupported_extras(problem):
+        return reason
+    cluster = problem.cluster
+    if not cluster.equal:
+        return (
+            f"needs GPUs with equal slots and speeds, found slots {cluster.slots}, speeds {cluster.speeds}: "
+            'use "hyperedge"'
+        )
+    if cluster.nodes > 1 and cluster.gpus_per_node > 1 and cluster.node_cost:
+        return f"the cost of blocks is additive over GPUs, {cluster.nodes} nodes have node cost {cluster.node_cost}"
+    return ""
+
+
+def gpu_price(problem: Problem) -> int:
+    """What one more GPU costs a token, its node included where every GPU is a node of its own."""
+    cluster = problem.cluster
+    alone = cluster.gpus_per_node == 1 and cluster.nodes > 1
+    return cluster.gpu_cost + (cluster.node_cost if alone else 0)
 
 
 def content_costs(

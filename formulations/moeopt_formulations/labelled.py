@@ -200,8 +200,7 @@ class _Contents:
             members.append(np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=-1))
             cost = unit * content_costs(problem, rows, weights=weights)
             numbers.append(np.stack([np.full(len(rows), shape.gpu), cost, np.full(len(rows), shape.new)]))
-        total = problem.total_weight
-        offset = -total if problem.objective == "fan-out" else total * comb(sets.top_k, 2)
+        offset = -problem.total_weight if problem.objective == "fan-out" else problem.pair_weight
         blocks = np.concatenate(members)
         gpu, cost, moved = np.concatenate(numbers, axis=1)
         known = np.concatenate([blocks[blocks >= 0], sets.n_experts + gpu])

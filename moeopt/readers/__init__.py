@@ -1,1 +1,1 @@
-"""Trace files, one module a format; found through the entry-point group `moeopt.readers`."""
+"""Files of traffic, one module a format; found through the entry-point group `moeopt.readers`."""

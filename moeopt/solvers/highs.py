@@ -108,9 +108,13 @@ class Highs:
         self._configure(self._loaded, limits)
         if self._fresh and "solver" not in limits.options:
             self._loaded.setOptionValue("solver", "ipm")
-        outcome = self._run(self._loaded, limits, watch, whole=False)
-        if self._fresh and outcome.status in (Status.INFEASIBLE, Status.INFEASIBLE_OR_UNBOUNDED):
-            self._loaded.clearSolver()  # seen to be wrong where simplex and presolve find an optimum
+        try:
+            outcome = self._run(self._loaded, limits, watch, whole=False)
+            doubtful = self._fresh and outcome.status in (Status.INFEASIBLE, Status.INFEASIBLE_OR_UNBOUNDED)
+        except Unanswered:  # kUnknown, seen from the basis of another model
+            doubtful = True
+        if doubtful:
+            self._loaded.clearSolver()  # the interior point was seen to be wrong where simplex finds an optimum
             self._configure(self._loaded, limits)
             outcome = self._run(self._loaded, limits, watch, whole=False)
         self._fresh = False

@@ -236,7 +236,7 @@ def test_it_says_when_there_is_too_much_to_list(monkeypatch: pytest.MonkeyPatch)
     assert BLOCKS.supports(problem) == "inclusion-exclusion over 70 contents of 4 experts is too much work"
     assert BLOCKS.supports(replace(problem, objective="cut")) == ""
     monkeypatch.setattr(module, "LARGEST_COUNT", 69)
-    assert BLOCKS.supports(problem) == "70 contents of 4 experts, enumeration ends at 69"
+    assert BLOCKS.supports(problem) == '70 contents of 4 experts, enumeration ends at 69: use "priced"'
 
 
 def test_a_tolerance_that_search_rules_out_is_a_result_that_says_what_can_be_met() -> None:
