@@ -14,7 +14,14 @@ from benchmarks.report import PAGES, update
 from benchmarks.run import RESULTS, Row, Store, forecast, left, perform_all
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
 
-for _module in ("layouts", "trials", "builders", "tiny", "agreement"):  # each registers its experiments
+for _module in (
+    "layouts",
+    "sizes",
+    "trials",
+    "builders",
+    "tiny",
+    "agreement",
+):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")
 

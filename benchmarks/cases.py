@@ -11,7 +11,7 @@ from moeopt.cluster import Cluster
 from moeopt.control import null
 from moeopt.generator import PRESETS
 from moeopt.problem import Problem
-from moeopt.recording import read_trace
+from moeopt.recording import read_trace, read_workload
 from moeopt.samples import sample
 from moeopt.trace import Trace
 from moeopt.workload import Workload
@@ -19,6 +19,9 @@ from moeopt.workload import Workload
 FILES = MappingProxyType(
     {"gpt-oss-20b": "gpt_oss_20b_decode.npz", "deepseek-v2-lite": "deepseek_v2_lite_prefill.npz"}
 )
+PAIRS = MappingProxyType(
+    {"qwen3-30b-a3b pairs": "qwen3_30b_a3b_coactivation.json"}
+)  # no tokens: the cut only
 NULL = "null of "  # before a source: its loads without its co-activation
 NULL_SEED = 0
 
@@ -34,7 +37,7 @@ class Case:
     | field | holds |
     |---|---|
     | name | of the case |
-    | source | "sample", a recorded trace, a preset of the generator, or "null of " one of these |
+    | source | "sample", a recorded trace or table of pairs, a preset of the generator, or "null of " one of these |
     | layers | absolute layer ids; none given: all |
     | gpus, nodes, slots, node_cost | the cluster |
     | load_tolerance, objective, replicas | as `Problem` takes them |
@@ -61,10 +64,18 @@ class Case:
         """The recorded layers; raises Absent without the file."""
         return read_source(self.source, layers=self.layers)
 
-    def problem(self, recorded: Trace | None = None) -> Problem:
-        """The problem on its own trace, or on another one (a part of it, say)."""
+    def traffic(self) -> Trace | Workload:
+        """The trace; of a table of pairs the workload, which is all there is."""
+        if self.source not in PAIRS:
+            return self.trace()
+        pairs = _pairs(self.source)
+        return pairs.only(self.layers) if self.layers else pairs
+
+    def problem(self, recorded: Trace | Workload | None = None) -> Problem:
+        """The problem on its own traffic, or on another one (a part of it, say)."""
+        traffic = self.traffic() if recorded is None else recorded
         return Problem(
-            Workload.from_trace(self.trace() if recorded is None else recorded),
+            traffic if isinstance(traffic, Workload) else Workload.from_trace(traffic),
             self.cluster,
             replicas=self.replicas,
             family_weights=dict(self.family_weights) or None,
@@ -101,10 +112,19 @@ def _source(name: str) -> Trace:
         return PRESETS[name].generate()
     if name not in FILES:
         raise ValueError(f"no trace is named {name!r}; known are {', '.join(['sample', *FILES, *PRESETS])}")
-    path = folder() / FILES[name]
+    return read_trace(_present(FILES[name]))
+
+
+@cache
+def _pairs(name: str) -> Workload:
+    return read_workload(_present(PAIRS[name]))
+
+
+def _present(name: str) -> Path:
+    path = folder() / name
     if not path.exists():
-        raise Absent(f"{FILES[name]} is not there; set MOEOPT_TRACES to the folder that holds it")
-    return read_trace(path)
+        raise Absent(f"{name} is not there; set MOEOPT_TRACES to the folder that holds it")
+    return path
 
 
 _GPT = Case(name="gpt-oss-20b", source="gpt-oss-20b", gpus=8, slots=4)

@@ -50,26 +50,26 @@ def _placements() -> Iterable[Spec]:
     cut: dict[str, Any] = {"objective": "cut"}
     names: tuple[str, ...]
     for experts, names in (
-        (8, ("assignment", "pairs", "blocks")),
-        (12, ("assignment", "pairs", "blocks")),
-        (16, ("pairs", "blocks")),
+        (8, ("assignment", "pairs", "blocks", "priced")),
+        (12, ("assignment", "pairs", "blocks", "priced")),
+        (16, ("pairs", "blocks", "priced")),
     ):
         build = partial(placing, experts=experts, cluster=_gpus(4, experts // 4), **cut)
         yield Spec(f"cut, {experts} experts", f"{experts} experts", names, build)
     eight, few = _gpus(8, 4), ("prices", "highs")
     build = partial(placing, experts=32, cluster=eight, **cut)
-    yield Spec("cut, 32 experts, 8 GPUs", "32 experts", ("pairs", "blocks"), build, few)
+    yield Spec("cut, 32 experts, 8 GPUs", "32 experts", ("pairs", "blocks", "priced"), build, few)
     build = partial(placing, experts=32, cluster=eight, load_tolerance="0.10", **cut)
-    yield Spec("cut, 32 experts, 8 GPUs, load 10 %", "32 experts", ("pairs", "blocks"), build, few)
+    yield Spec("cut, 32 experts, 8 GPUs, load 10 %", "32 experts", ("pairs", "blocks", "priced"), build, few)
     for experts, names in (
-        (8, ("hyperedge", "two-level-blocks", "labelled", "blocks")),
-        (12, ("hyperedge", "two-level-blocks", "labelled", "blocks")),
-        (16, ("two-level-blocks", "labelled", "blocks")),
+        (8, ("hyperedge", "two-level-blocks", "labelled", "blocks", "priced")),
+        (12, ("hyperedge", "two-level-blocks", "labelled", "blocks", "priced")),
+        (16, ("two-level-blocks", "labelled", "blocks", "priced")),
     ):
         build = partial(placing, experts=experts, cluster=_gpus(4, experts // 4))
         yield Spec(f"fan-out, {experts} experts", f"{experts} experts", names, build)
     build = partial(placing, experts=32, cluster=eight, load_tolerance="0.10")
-    yield Spec("fan-out, 32 experts, 8 GPUs, load 10 %", "32 experts", ("blocks",), build, few)
+    yield Spec("fan-out, 32 experts, 8 GPUs, load 10 %", "32 experts", ("blocks", "priced"), build, few)
     for experts, slots in ((8, (1, 2, 2, 3)), (12, (2, 3, 3, 4))):
         build = partial(placing, experts=experts, cluster=Cluster(1, 4, slots))
         names = ("two-level-blocks", "labelled", *(("hyperedge",) if experts == 8 else ()))
@@ -173,8 +173,8 @@ def _tiny() -> Iterable[Spec]:
     place = partial(placing, experts=8, **here)
     budget = partial(budgeting, experts=6, cluster=_gpus(3, 3), copies=1, source="sample", layers=(0, 1))
     for name, formulations, build in (
-        ("cut", ("assignment", "pairs", "blocks"), partial(place, cluster=two, objective="cut")),
-        ("fan-out", ("hyperedge", "blocks", "labelled"), partial(place, cluster=two)),
+        ("cut", ("assignment", "pairs", "blocks", "priced"), partial(place, cluster=two, objective="cut")),
+        ("fan-out", ("hyperedge", "blocks", "labelled", "priced"), partial(place, cluster=two)),
         ("cut, 2 nodes", ("two-level",), partial(place, cluster=four, objective="cut")),
         ("fan-out, 2 nodes", ("two-level-blocks",), partial(place, cluster=four)),
         ("replicas", ("covers", "replicated"), partial(place, cluster=_gpus(3, 3), replicas=1)),

@@ -20,6 +20,7 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.trace import Trace
+from moeopt.workload import Workload
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("numpy", "highspy", "pyomo", "numba", "moeopt")
@@ -212,7 +213,7 @@ class Judgement:
     verify_seconds: float | None
 
 
-def judge(problem: Problem, result: Result, trace: Trace) -> Judgement:
+def judge(problem: Problem, result: Result, trace: Trace | Workload) -> Judgement:
     """Cost the placement again and verify the certificate against the trace: a word is not a result."""
     cost, bound, seconds = None, None, None
     if result.placement is not None:

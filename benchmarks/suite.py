@@ -23,6 +23,7 @@ from moeopt.stop import Stop
 from moeopt.summary import per_token, share
 from moeopt.trace import Trace
 from moeopt.traffic import Traffic, max_violation
+from moeopt.workload import Workload
 
 CORES = 2  # processes that solve layers in parallel
 SMOKE = Stop(seconds=2, candidates=3)
@@ -98,44 +99,6 @@ def try_methods(one: Case) -> list[Row]:
             continue
         rows.append(solved_row(key, problem, result, recorded))
     return rows
-
-
-@experiment("certified")
-def certified() -> Iterable[Task]:
-    """The recorded models with all layers: proofs, and what they and their verification cost."""
-    for model in ("gpt-oss-20b", "deepseek-v2-lite"):
-        for variant in ("", ", load 10 %", ", equal families"):
-            one = case(model + variant)
-            key = Key(one.name, None, repr(registry.named_method("auto")), 0, repr(MINUTE))
-            yield Task(key, certify, (one, key))
-
-
-def certify(one: Case, key: Key) -> list[Row]:
-    """A row a layer, and one of the whole run; clocks start when the worker processes have."""
-    with parallel.processes(CORES) as executor:
-        if executor is not None:
-            list(executor.map(abs, range(CORES)))  # workers start small, before the trace is read
-        recorded = one.trace()
-        problem = one.problem(recorded)
-        begun = time.perf_counter()
-        result = solve(problem, registry.named_method("auto"), stop=MINUTE, seed=0, executor=executor)
-        seconds = time.perf_counter() - begun
-    rows = []
-    for index, part in enumerate(result.layers):
-        layer = problem.layer(index)
-        own = replace(key, layer=part.layer_id)
-        rows.append(solved_row(own, layer, part, recorded.layers(layer.workload.layer_ids)))
-    judgement = judge(problem, result, recorded)
-    found = {
-        **_judged(problem, result, judgement),
-        "seconds": seconds,
-        "layers": len(result.layers),
-        "layers_optimal": sum(row["found"]["status"] == "certified-optimal" for row in rows),
-        "linear_fan_out": _linear_fan_out(problem),
-        "peak_mib": _peak(resource.RUSAGE_SELF),
-        "peak_worker_mib": _peak(resource.RUSAGE_CHILDREN),
-    }
-    return [*rows, key.row("done", **found)]
 
 
 @experiment("held-out")
@@ -247,7 +210,7 @@ def measure_preset(one: Case, key: Key) -> list[Row]:
             gpus=one.gpus,
             max_over_mean=float(np.mean([layer.max_over_mean for layer in layers])),
             family_correlation=float(np.mean(correlations)),
-            linear_fan_out=_linear_fan_out(one.problem(recorded)),
+            linear_fan_out=linear_fan_out(one.problem(recorded)),
             reduction=reductions[0],
             null_reduction=reductions[1],
             seconds=seconds,
@@ -255,14 +218,19 @@ def measure_preset(one: Case, key: Key) -> list[Row]:
     ]
 
 
-def solved_row(key: Key, problem: Problem, result: Result, recorded: Trace) -> Row:
+def solved_row(key: Key, problem: Problem, result: Result, recorded: Trace | Workload) -> Row:
     """The row of one solved problem, judged."""
     judgement = judge(problem, result, recorded)
-    found = {**_judged(problem, result, judgement), "seconds": result.seconds, "message": result.message}
+    found = {
+        **judged(problem, result, judgement),
+        "seconds": result.seconds,
+        "message": result.message,
+        "peak_mib": peak(resource.RUSAGE_SELF),
+    }
     return key.row("done", reason=judgement.reason, **found)
 
 
-def _judged(problem: Problem, result: Result, judgement: Judgement) -> dict[str, Any]:
+def judged(problem: Problem, result: Result, judgement: Judgement) -> dict[str, Any]:
     found: dict[str, Any] = {
         "status": judgement.status,
         "cost": judgement.cost,
@@ -274,14 +242,14 @@ def _judged(problem: Problem, result: Result, judgement: Judgement) -> dict[str,
         "max_violation": None,
         "verify_seconds": judgement.verify_seconds,
     }
-    if result.placement is not None and judgement.cost is not None:
+    if result.placement is not None and judgement.cost is not None and problem.workload.complete:
         traffic = Traffic.of(problem, problem.plan(result.placement))
         found["fan_out"] = mean_fan_out(problem, result.placement)
         found["max_violation"] = float(np.median([max_violation(loads) for loads in traffic.loads]))
     return found
 
 
-def _linear_fan_out(problem: Problem) -> float:
+def linear_fan_out(problem: Problem) -> float:
     """Of consecutive experts, load tolerance aside, weighted as the objective is."""
     free = replace(problem, load_tolerance=None, replicas=0)
     placement = solve(free, Linear()).placement
@@ -290,7 +258,7 @@ def _linear_fan_out(problem: Problem) -> float:
     return mean_fan_out(free, placement)
 
 
-def _peak(who: int) -> float:
+def peak(who: int) -> float:
     """Peak resident memory in MiB; Linux counts in KiB. Of children: the largest one, so far waited for."""
     return resource.getrusage(who).ru_maxrss / 1024
 

@@ -79,7 +79,7 @@ def replicas_32() -> Iterable[Task]:
 
 def solvers(one: Spec, formulation: str) -> tuple[str, ...]:
     """The solvers that a formulation of a problem is tried with."""
-    known = (PRICES, *SOLVERS) if formulation == "blocks" else SOLVERS
+    known = {"blocks": (PRICES, *SOLVERS), "priced": (PRICES,)}.get(formulation, SOLVERS)
     return tuple(name for name in known if not one.solvers or name in one.solvers)
 
 

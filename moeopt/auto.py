@@ -52,6 +52,8 @@ class Auto(Method):
             if found.status == "interrupted":
                 return replace(found, method=repr(self))
             result = method.solve(problem, stop=_rest(stop, clock), seed=seed, start=found.placement)
+            if result.status == "feasible" and problem.objective == "fan-out":
+                return self._counted(result, problem, clock, f"swap search; no bound by {name} in the time")
             message = result.message or f"swap search, then proof by {name}"
             history = (*found.history, *(event for event in result.history if event.bound is not None))
             return replace(result, method=repr(self), message=message, seconds=clock.elapsed, history=history)

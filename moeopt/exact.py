@@ -147,7 +147,9 @@ def conclude(
     if proof is None:
         return result
     from moeopt.checker import check_layer
+    from moeopt.relaxations.counting import stronger
 
+    proof = stronger(incumbent.problem, proof)
     certificate = Certificate.of_layer(incumbent.problem, proof, placement=incumbent.placement)
     if refused := check_layer(incumbent.problem, proof, placement=incumbent.placement):
         return replace(result, status="disagreement", message=f"the checker refused the proof: {refused}")

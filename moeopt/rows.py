@@ -24,6 +24,7 @@ from moeopt.judged import Judged
 from moeopt.method import Heuristic, Incumbent, Method
 from moeopt.placement import Placement
 from moeopt.problem import Problem
+from moeopt.relaxations.counting import stronger
 from moeopt.result import Event, Result, Status
 from moeopt.rows_tree_checker import check_rows
 from moeopt.rowsearch import RowSearch
@@ -97,8 +98,10 @@ def _result(run: RowSearch, method: Method, best: Incumbent) -> Result:
     proof = run.certified()
     certificate = None
     if proof is not None:
-        proof = replace(proof, dispatch=best.dispatch)
+        proof = replace(stronger(problem, proof), dispatch=best.dispatch)
         certificate = Certificate.of_layer(problem, proof, placement=best.placement)
+        if proof.optimal and found.status == "certified-gap":
+            found = replace(found, status="certified-optimal")
     return replace(
         found,
         status=status if status in ("infeasible-claimed", "disagreement") else found.status,

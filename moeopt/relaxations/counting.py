@@ -26,6 +26,14 @@ def counting_proof(problem: Problem, *, cost: int | None) -> Proof:
     )
 
 
+def stronger(problem: Problem, proof: Proof) -> Proof:
+    """The proof; that of the counting bound where it proves more, which multipliers of a hasty relaxation may allow."""
+    if problem.objective != "fan-out":
+        return proof
+    counted = counting_proof(problem, cost=proof.cost)
+    return counted if counted.bound > proof.bound else proof
+
+
 def fewest(capacities: NDArray[np.number], k: int) -> int:
     """How many of the capacities, largest first, hold k experts."""
     return int(np.searchsorted(np.cumsum(np.sort(capacities)[::-1]), k)) + 1
