@@ -12,13 +12,14 @@ from moeopt.stop import Clock, Stop
 
 OPENING = Swap(restarts=1, kicks=20)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
+BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
 
 
 @dataclass(frozen=True)
 class Auto(Method):
     """Swap search for a good placement; then the first exact method of `exact` that treats the problem proves it.
 
-    Where no exact method applies, search alone, with the counting bound for the fan-out.
+    Where no exact method applies, search alone, with the semidefinite bound or the counting bound.
 
     | field | holds |
     |---|---|
@@ -43,7 +44,7 @@ class Auto(Method):
                 # These searches are part of the method.
                 result = method.solve(problem, stop=stop, seed=seed, start=start)
                 if problem.replicas and result.status == "feasible":
-                    return self._counted(result, problem, clock, f"search; no proof by {name} in the time")
+                    return self._bounded(result, problem, clock, "search", f"no proof by {name} in the time")
                 return replace(
                     result, method=repr(self), message=result.message or f"search and proof by {name}"
                 )
@@ -52,8 +53,8 @@ class Auto(Method):
             if found.status == "interrupted":
                 return replace(found, method=repr(self))
             result = method.solve(problem, stop=_rest(stop, clock), seed=seed, start=found.placement)
-            if result.status == "feasible" and problem.objective == "fan-out":
-                return self._counted(result, problem, clock, f"swap search; no bound by {name} in the time")
+            if result.status == "feasible":
+                return self._bounded(result, problem, clock, "swap search", f"no bound by {name} in the time")
             message = result.message or f"swap search, then proof by {name}"
             history = (*found.history, *(event for event in result.history if event.bound is not None))
             return replace(result, method=repr(self), message=message, seconds=clock.elapsed, history=history)
@@ -65,30 +66,62 @@ class Auto(Method):
         elif problem.risk is not None:
             search, exact = "mixture", "families"
         why = reasons.get(exact, "not asked for")
-        return self._searched(search, problem, clock, seed, start, f"no exact route: {why}")
+        return self._searched(search, problem, clock, seed=seed, start=start, why=f"no exact route: {why}")
 
     def _searched(
-        self, name: str, problem: Problem, clock: Clock, seed: int, start: Placement | None, why: str
+        self,
+        name: str,
+        problem: Problem,
+        clock: Clock,
+        *,
+        seed: int,
+        start: Placement | None,
+        why: str,
     ) -> Result:
-        """Search alone, with the bound that needs no search."""
-        found = registry.named_method(name).solve(problem, stop=clock.stop, seed=seed, start=start)
-        if found.placement is None or problem.objective != "fan-out":
+        """Search alone, with a bound of its own."""
+        method, bounded = registry.named_method(name), unbounded(problem) == ""
+        stop = _part(clock.stop, BOUND_SHARE) if bounded else clock.stop
+        found = method.solve(problem, stop=stop, seed=seed, start=start)
+        if found.placement is None or not (bounded or problem.objective == "fan-out"):
             return replace(found, method=repr(self), message=found.message or f"{name}; {why}")
-        return self._counted(found, problem, clock, f"{name} search with the counting bound; {why}")
+        return self._bounded(found, problem, clock, f"{name} search", why)
 
-    def _counted(self, found: Result, problem: Problem, clock: Clock, message: str) -> Result:
-        """A result with the counting bound."""
+    def _bounded(self, found: Result, problem: Problem, clock: Clock, what: str, why: str) -> Result:
+        """A result with the semidefinite bound where there is one, or the counting bound where that is better."""
         from moeopt.exact import conclude
         from moeopt.relaxations.counting import counting_proof
 
         incumbent = Incumbent(problem, clock)
         if found.placement is not None:
             incumbent.offer(found.placement)
-        proof = counting_proof(problem, cost=incumbent.cost)
-        result = conclude(
-            self, incumbent, seed=found.seed, proof=proof, interrupted=found.status == "interrupted"
-        )
-        return replace(result, message=message, seconds=clock.elapsed, history=found.history)
+        interrupted = found.status == "interrupted"
+        proof = None if problem.objective == "cut" else counting_proof(problem, cost=incumbent.cost)
+        if not (interrupted or unbounded(problem)):
+            from moeopt.relaxations.semidefinite import semidefinite_proof
+
+            proof = semidefinite_proof(
+                problem,
+                clock=_rest(clock.stop, clock).start(),
+                seed=found.seed,
+                cost=incumbent.cost,
+                start=incumbent.placement,
+            )
+        result = conclude(self, incumbent, seed=found.seed, proof=proof, interrupted=interrupted)
+        kind = "" if result.certificate is None else result.certificate.proofs[0].kind
+        message = f"{what} with the {kind or 'counting'} bound; {why}"
+        history = (*found.history, *(event for event in result.history if event.bound is not None))
+        return replace(result, message=message, seconds=clock.elapsed, history=history)
+
+
+def unbounded(problem: Problem) -> str:
+    """Why the semidefinite relaxation does not bound a problem; empty where it does."""
+    from moeopt.partition_lines import partition_levels
+
+    try:
+        partition_levels(problem)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _unsearchable(method: Method, problem: Problem) -> str:

@@ -115,9 +115,10 @@ class BlockSearch:
         return self._values[: self._state[2]]
 
 
-def scale_for(blocks: BlockRange) -> int:
-    """The finest scale, a power of two, at which every number of a search fits 64 bits."""
-    highest = int(blocks.alone.max(initial=0)) + int(np.abs(blocks.pair).max(initial=0)) + 1
+def scale_for(blocks: BlockRange, prices: NDArray[np.float64]) -> int:
+    """The finest scale, a power of two, at which every number of a search at these real prices fits 64 bits."""
+    largest = max(int(blocks.alone.max(initial=0)), int(np.abs(blocks.pair).max(initial=0)))
+    highest = largest + int(np.abs(prices).max(initial=0)) + 1
     scale = 1
     while scale < 1 << 20 and 2 * scale * highest * blocks.slots * blocks.groups < ROOM:
         scale *= 2

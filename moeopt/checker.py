@@ -99,6 +99,7 @@ def _checks() -> dict[str, Check]:
     from moeopt.priced_checker import check_priced
     from moeopt.rows_checker import check_assignment, check_pairs
     from moeopt.rows_tree_checker import check_rows
+    from moeopt.semidefinite_checker import check_semidefinite
 
     return {
         "assignment": check_assignment,
@@ -108,4 +109,5 @@ def _checks() -> dict[str, Check]:
         "pairs": check_pairs,
         "priced": check_priced,
         "rows": check_rows,
+        "semidefinite": check_semidefinite,
     }

@@ -9,7 +9,7 @@ from moeopt.certificate import Proof
 from moeopt.priced_recount import LONG, MANY, NEGATIVE, Priced, near_blocks
 from moeopt.problem import Problem
 
-MOST_NEAR = 4_000_000
+MOST_NEAR = 32_000_000
 MOST_STEPS = 10**12
 NAMES = ("dual", "group_price", "inner", "prices", "scale", "searched")
 

@@ -13,26 +13,20 @@ from moeopt.block_search import BlockSearch, scale_for
 from moeopt.columns import Columns
 from moeopt.matrix import Matrix
 from moeopt.method import Incumbent
-from moeopt.pricing import TALLEST, shared_session
+from moeopt.pricing import ROOM, TALLEST, shared_session
 from moeopt.set_partition import prove
 from moeopt.stop import Clock, Stop
 
 LISTED = 200_000  # blocks that a search for negative reduced costs keeps
-FEW, MANY, NEAR = (
-    2_000,
-    100_000,
-    3_000_000,
-)  # blocks of the first closing search, least and most, and of the last
-FIRST_LEVEL, LEVELS = (
-    3,
-    10,
-)  # first, reduced costs below - a mean block's cost / 2^3 are sought, in the end all below 0
+FEW, MANY = 2_000, 100_000  # blocks of the first closing search, at least and at most
+NEAR = 64_000_000  # experts in all blocks of the last one; 2 bytes each, and some 50 bytes a block on the way
+GROWTH = 1.5  # from one closing search to the next, of the reduced cost that a block may have
+# Reduced costs below - a mean block's cost / 2^FIRST_LEVEL are sought first, / 2^level later, in the end all below 0.
+FIRST_LEVEL, LEVELS = 3, 10
 QUICK = 0.002  # of the time left: searches shorter than that need no levels
 MOST = 1 << 62
-PRICING_SHARE, CLOSING_SHARE = (
-    0.5,
-    0.5,
-)  # of the time left, before anything is proved and before the last search
+# Of the time left: for prices before anything is proved, and for a closing search that is not the last.
+PRICING_SHARE, CLOSING_SHARE = 0.5, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +114,9 @@ def _levels(relaxation: BlockPrices, clock: Clock) -> Iterator[Proved]:
     The search for all blocks below a level is the shorter the lower the level is: bounds come early, and rise.
     """
     blocks, level = relaxation.blocks, FIRST_LEVEL
-    scale = scale_for(blocks)
     best: Proved | None = None
     while not clock.expired:
+        scale = scale_for(blocks, relaxation.duals)
         prices = np.rint(relaxation.duals * scale).astype(np.int64)
         step = scale * max(1, int(np.abs(blocks.costs(relaxation.known)).mean())) >> level
         rounding = blocks.slots + 1
@@ -135,7 +129,7 @@ def _levels(relaxation: BlockPrices, clock: Clock) -> Iterator[Proved]:
         if search.complete:
             least = int(search.values.min(initial=below + 1))
             proved = Proved(blocks, scale, prices, least if blocks.full else min(0, least))
-            if best is None or proved.dual > best.dual:
+            if best is None or proved.dual * best.scale > best.dual * proved.scale:
                 best = proved
                 yield proved
         if entered:
@@ -176,9 +170,10 @@ def _close(
         if len(search.found) < FEW and budget < limit and room == MANY:
             budget *= 2
             continue
-        room = NEAR
+        room = NEAR // blocks.slots
         finished, bound, numbers = _inside(
             blocks.columns(search.found),
+            proved,
             incumbent=incumbent,
             clock=clock if budget == limit else _part(clock, CLOSING_SHARE),
             seed=seed,
@@ -192,22 +187,35 @@ def _close(
             on_bound(best)
         if budget == limit or not finished:
             break
-        budget *= 2
+        budget = int(GROWTH * budget) + 1
     if incumbent.cost is not None:
         best = min(best, incumbent.cost)
     return Verdict(best, proved.numbers(bound=best, inner=inner))
 
 
-def _inside(columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int) -> tuple[bool, int, Inner]:
+def _inside(
+    columns: Columns, proved: Proved, *, incumbent: Incumbent, clock: Clock, seed: int
+) -> tuple[bool, int, Inner]:
     """Whether the placements of these blocks were searched to the end, what none of them costs less than, and why."""
+    blocks = proved.blocks
     if len(columns):
         prices, closing = prove(columns, incumbent=incumbent, clock=clock, seed=seed)
         bound = prices.bound(columns, searched=closing.searched)
-        return closing.finished, bound, lambda proved: prices.numbers(columns, bound=proved)
 
-    def numbers(proved: int) -> dict[str, Any]:
+        def searched(bound: int) -> dict[str, Any]:
+            """Few blocks may leave single prices free, and so large that no checker adds them up: others do as well."""
+            numbers = prices.numbers(columns, bound=bound)
+            if blocks.slots * blocks.groups * max(map(abs, numbers["prices"])) < ROOM:
+                return numbers
+            numbers = proved.numbers(bound=bound, inner=None)
+            del numbers["inner"]
+            return {**numbers, "triples": [], "discounts": []}
+
+        return closing.finished, bound, searched
+
+    def numbers(bound: int) -> dict[str, Any]:
         """No block has a reduced cost: any prices will do."""
-        prices = [proved - columns.offset] + [0] * (columns.n_experts - 1)
+        prices = [bound - columns.offset] + [0] * (columns.n_experts - 1)
         rest = {"group_price": 0, "triples": [], "discounts": [], "dual": prices[0], "searched": -1}
         return {"scale": 1, "prices": prices, **rest}
 

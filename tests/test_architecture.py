@@ -42,6 +42,7 @@ CHECKERS = (
     "priced_checker",
     "rows_checker",
     "rows_tree_checker",
+    "semidefinite_checker",
 )
 # A proof of kind "rows" is about a formulation's own statement: Pyomo and sparse arrays hold it, no solver is asked.
 STATEMENTS = ("moeopt.matrix", "moeopt.whole_model")
@@ -66,13 +67,16 @@ PROVERS = (
     "exact_cover",
     "exchanges",
     "fixing",
+    "hypermetric",
     "inclusion",
     "matching",
     "multipliers",
+    "priced_partition",
     "pricing",
     "rows",
     "rowsearch",
     "searched",
+    "semidefinite",
     "set_partition",
     "sifting",
     "statement",

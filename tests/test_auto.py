@@ -54,22 +54,32 @@ def test_replicas_elsewhere_are_searched_and_bounded_by_counting() -> None:
     result = Auto().solve(problem, stop=FEW, seed=0)
     assert result.status == "certified-gap"
     assert result.bound == counting_proof(problem, cost=None).bound == 0
-    reason = "the search lists contents of 2 to 4 GPUs, found 5"
-    assert result.message == f"replicate search with the counting bound; no exact route: {reason}"
+    reason = "no exact route: the search lists contents of 2 to 4 GPUs, found 5"
+    assert result.message == f"replicate search with the counting bound; {reason}"
     assert result.placement is not None
     assert problem.violation(result.placement) == ""
 
 
-def test_without_an_exact_route_it_says_why() -> None:
+def test_without_an_exact_route_it_says_why_and_bounds_by_the_semidefinite_relaxation() -> None:
     problem = Problem.from_trace(TRACE, Cluster(2, 2, 2, node_cost=5))
+    for one in (problem, replace(problem, objective="cut")):
+        least, _ = brute_force(one)
+        result = Auto().solve(one, stop=FEW, seed=0)
+        assert least is not None
+        assert result.bound is not None
+        assert result.cost is not None
+        assert result.status in ("certified-gap", "certified-optimal")
+        assert 0 < result.bound <= least <= result.cost
+        if one is problem:
+            why = Blocks().supports(problem)
+            assert result.message == f"swap search with the semidefinite bound; no exact route: {why}"
+
+
+def test_unequal_gpus_are_bounded_by_counting() -> None:
+    problem = Problem.from_trace(TRACE, Cluster(1, 3, (2, 3, 4)))
     result = Auto().solve(problem, stop=FEW, seed=0)
-    assert result.status == "certified-gap"
-    assert (
-        result.message == f"swap search with the counting bound; no exact route: {Blocks().supports(problem)}"
-    )
-    cut = Auto().solve(replace(problem, objective="cut"), stop=FEW, seed=0)
-    assert (cut.status, cut.bound) == ("feasible", None)
-    assert cut.message.startswith("swap; no exact route: ")
+    assert result.bound == counting_proof(problem, cost=None).bound
+    assert "with the counting bound; no exact route: needs GPUs with equal slots" in result.message
 
 
 def test_a_start_is_used() -> None:
