@@ -179,6 +179,34 @@ def agreement(rows: Sequence[Row]) -> str:
     return drawn(["formulation", *(field.replace("_", " ") for field in fields)], lines)
 
 
+def large(rows: Sequence[Row]) -> str:
+    """A line a layer."""
+    lines = []
+    for row in rows:
+        found = row["found"]
+        lines.append(
+            [
+                row["case"],
+                found["status"],
+                f"{found['cost']:,}",
+                f"{found['bound']:,}",
+                NONE if found["certified_share"] is None else percent(found["certified_share"]),
+                seconds(found["seconds"]),
+                NONE if found["verify_seconds"] is None else seconds(found["verify_seconds"]),
+                f"{found['peak_mib']:,.0f}",
+            ]
+        )
+    head = ["layer", "status", "cost", "bound", "certified share", "solved", "verified", "peak memory, MiB"]
+    return drawn(head, lines)
+
+
+def crossings(rows: Sequence[Row]) -> str:
+    """One line: all chunks together."""
+    fields = ("instances", "placements", "bounds", "crossed", "met")
+    sums = [f"{sum(row['found'][field] for row in rows):,}" for field in fields]
+    return drawn(["instances", "placements", "bounds", "bounds above a cost", "optima among them"], [sums])
+
+
 def _ending(found: Found) -> str:
     status, time = found["status"], seconds(found.get("solved_seconds") or found["seconds"])
     if status == "certified-optimal":
@@ -243,5 +271,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "replicas": ("replicas", replicas),
     "replicas-32": ("replicas-32", replicas),
     "agreement": ("agreement", agreement),
+    "bounds-large": ("bounds-large", large),
+    "crossings": ("crossings", crossings),
 }
 """Name of a table to its experiment and how it is drawn."""

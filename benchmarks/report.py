@@ -195,6 +195,7 @@ def _layouts(rows: Sequence[Row]) -> str:
 
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = MappingProxyType(
     {
+        "bounds": ("bounds", _certified),
         "certified": ("certified", _certified),
         "held-out": ("held-out", _held_out),
         "layouts": ("layouts", _layouts),

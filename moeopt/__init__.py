@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moeopt.comparison import compare, evaluate
     from moeopt.control import null
     from moeopt.dispatch import Plan
+    from moeopt.distance import Certified, certify
     from moeopt.generator import PRESETS, Generator
     from moeopt.method import Heuristic, Method
     from moeopt.placement import Placement
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from moeopt.recording import read_trace, read_workload, write_trace
     from moeopt.result import Result
     from moeopt.rows import solve_model
+    from moeopt.running import read_running
     from moeopt.samples import sample
     from moeopt.statements import named_formulation
     from moeopt.stop import Stop
@@ -36,6 +38,7 @@ _HOME = {
     "comparison": ("compare", "evaluate"),
     "control": ("null",),
     "dispatch": ("Plan",),
+    "distance": ("Certified", "certify"),
     "generator": ("PRESETS", "Generator"),
     "method": ("Heuristic", "Method"),
     "placement": ("Placement",),
@@ -43,6 +46,7 @@ _HOME = {
     "recording": ("read_trace", "read_workload", "write_trace"),
     "result": ("Result",),
     "rows": ("solve_model",),
+    "running": ("read_running",),
     "samples": ("sample",),
     "statements": ("named_formulation",),
     "stop": ("Stop",),
@@ -54,6 +58,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "PRESETS",
     "Certificate",
+    "Certified",
     "Cluster",
     "Generator",
     "Heuristic",
@@ -66,6 +71,7 @@ __all__ = [
     "Trace",
     "Workload",
     "allocate",
+    "certify",
     "compare",
     "evaluate",
     "export",
@@ -73,6 +79,7 @@ __all__ = [
     "null",
     "profile",
     "read_placement",
+    "read_running",
     "read_trace",
     "read_workload",
     "sample",

@@ -10,6 +10,7 @@ import typer
 from moeopt import __version__, flags
 from moeopt.allocate_cli import allocate
 from moeopt.capacity_cli import capacity
+from moeopt.certify_cli import certify
 from moeopt.compare_cli import compare
 from moeopt.migration_cli import moves
 from moeopt.place_cli import place
@@ -67,6 +68,7 @@ def profile(trace: flags.TraceFile, layers: flags.Layers = None, as_json: flags.
 
 
 app.command()(place)
+app.command()(certify)
 app.command()(compare)
 app.command()(allocate)
 app.command()(capacity)

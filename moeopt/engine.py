@@ -1,6 +1,7 @@
 """Serving engines: the file that carries a placement into one, and back."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -8,12 +9,33 @@ from numpy.typing import NDArray
 
 from moeopt.placement import Placement
 
+KEY = "physical_to_logical_map"
+
+
+@dataclass(frozen=True, eq=False)
+class PhysicalMap:
+    """What an engine's file says: the expert in each slot, before anybody knows how many GPUs share the slots.
+
+    | field | holds |
+    |---|---|
+    | rows | int64 [layers, slots]: the expert in each slot, GPU by GPU |
+    | layer_ids | absolute layer indices of the rows; None: the file does not say |
+    | experts | E; None: the file does not say |
+    | hidden | the rows are all hidden layers of the model, dense ones included |
+    """
+
+    rows: NDArray[np.int64]
+    layer_ids: tuple[int, ...] | None = None
+    experts: int | None = None
+    hidden: bool = False
+
 
 class Engine(Protocol):
     """One engine's placement file; packages add theirs as a class under the entry-point group `moeopt.engines`.
 
     `dump` raises ValueError with the rule that `check` names. `load(dump(p))` holds p's copies; primaries are the
-    first hosting GPUs, and what the file does not carry (nodes, model, layer ids) comes from settings.
+    first hosting GPUs, and what the file does not carry (nodes, model, layer ids) comes from settings. `read` takes
+    also what the engine runs and `dump` would not write: an expert held twice by one GPU.
     """
 
     name: ClassVar[str]
@@ -31,6 +53,12 @@ class Engine(Protocol):
     @property
     def load(self) -> Callable[..., Placement]:
         """(content, **settings): the placement in such a file; ValueError names the rule and the value found."""
+
+    def accepts(self, content: bytes) -> bool:
+        """Whether the content has the form of this engine's file, right or wrong in its numbers."""
+
+    def read(self, content: bytes) -> PhysicalMap:
+        """The map in such a file; ValueError names the rule and the value found."""
 
 
 def equal_slots(placement: Placement, *, pad: bool = False) -> str:
@@ -69,9 +97,19 @@ def physical_map(placement: Placement, *, pad: bool = False) -> NDArray[np.int64
 
 
 def placement_of(
-    rows: NDArray[Any], *, experts: int, gpus: int, nodes: int, layer_ids: tuple[int, ...], model: str
+    rows: NDArray[Any],
+    *,
+    experts: int,
+    gpus: int,
+    nodes: int,
+    layer_ids: tuple[int, ...],
+    model: str,
+    once: bool = True,
 ) -> Placement:
-    """The placement of a physical map [layers, slots]; ValueError names layer, slot or expert that breaks a rule."""
+    """The placement of a physical map [layers, slots]; ValueError names layer, slot or expert that breaks a rule.
+
+    An expert twice on one GPU is such a rule; without `once` it counts as one copy, and leaves a slot free.
+    """
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or 0 in rows.shape:
         raise ValueError(
             f"the physical map must be integers [layers, slots], found {rows.dtype} {rows.shape}"
@@ -85,13 +123,35 @@ def placement_of(
             f"layer {layer_ids[layer]}, slot {slot}: expert {rows[layer, slot]} out of range 0..{experts - 1}"
         )
     slots = rows.shape[1] // gpus
+    for layer, gpu, expert in repeated(rows, gpus=gpus)[: 1 if once else 0]:
+        raise ValueError(f"layer {layer_ids[layer]}: GPU {gpu} holds expert {expert} twice, once is allowed")
     by_gpu = rows.reshape(len(rows), gpus, slots)
-    ordered = np.sort(by_gpu, axis=2)
-    for layer, gpu, slot in np.argwhere(ordered[..., 1:] == ordered[..., :-1])[:1]:
-        raise ValueError(
-            f"layer {layer_ids[layer]}: GPU {gpu} holds expert {ordered[layer, gpu, slot]} twice, once is allowed"
-        )
     hosts = np.zeros((len(rows), experts, gpus), bool)
     layer, gpu, _ = np.indices(by_gpu.shape)
     hosts[layer, by_gpu, gpu] = True
     return Placement(hosts, hosts.argmax(axis=2), nodes, slots, layer_ids, model)
+
+
+def repeated(rows: NDArray[Any], *, gpus: int) -> NDArray[np.int64]:
+    """int64 [duplicates, 3]: (layer, GPU, expert) of every slot whose expert the GPU holds already.
+
+    `rows` [layers, slots] with slots divisible by `gpus`.
+    """
+    ordered = np.sort(rows.reshape(len(rows), gpus, -1), axis=2)
+    at = np.argwhere(ordered[..., 1:] == ordered[..., :-1])
+    return np.column_stack([at[:, :2], ordered[tuple(at.T)]]).astype(np.int64)
+
+
+def table_of(rows: Any) -> NDArray[np.int64]:
+    """A physical map out of JSON, lists of one length; ValueError names layer and slot that are none."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
+        raise ValueError(f"{KEY} must be a list of lists, found {rows!r:.60}")
+    for layer, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"all layers need {len(rows[0])} slots as layer 0, layer {layer} has {len(row)}")
+        for slot, expert in enumerate(row):
+            if isinstance(expert, bool) or not isinstance(expert, int) or not 0 <= expert < 1 << 20:
+                raise ValueError(
+                    f"layer {layer}, slot {slot}: an expert is a whole number, found {expert!r:.40}"
+                )
+    return np.array(rows, np.int64)

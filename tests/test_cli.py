@@ -430,7 +430,7 @@ def test_evaluate_refuses_a_trace_of_another_model(run: Run, made: Path, tmp_pat
 def test_tables_are_shown_without_json(run: Run, made: Path) -> None:
     shown = run("place", made / "trace.npz", "--gpus", 4, "--workers", 1)
     assert "Placement" in shown.out
-    assert "swap search, then proof by blocks" in shown.out
+    assert "swap search, then proof by priced" in shown.out
     assert "Evaluation" in run("evaluate", made / "placement.json", made / "trace.npz").out
     assert "Families" in run("profile", made / "trace.npz", "--layers", 1).out
     assert [layer["layer"] for layer in run("profile", made / "trace.npz", "--json").document["layers"]] == [

@@ -1,4 +1,4 @@
 """Placements out and in: one class an engine, found through the entry-point group `moeopt.engines`.
 
-The protocol is `moeopt.engine.Engine`: `check`, `dump` and `load`.
+The protocol is `moeopt.engine.Engine`: `check`, `dump`, `load`; `accepts` and `read` for files in use.
 """

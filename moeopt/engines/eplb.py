@@ -1,19 +1,23 @@
 """The arrays of DeepSeek's EPLB, as a NumPy archive."""
 
 import io
+import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.engine import equal_slots, physical_map, placement_of
+from moeopt import storage
+from moeopt.engine import KEY, PhysicalMap, equal_slots, physical_map, placement_of, table_of
 from moeopt.placement import Placement
 
-ARRAYS = ("physical_to_logical_map", "logical_to_physical_map", "expert_count", "layer_ids")
-MOST_BYTES = 1 << 30
+ARRAYS = (KEY, "logical_to_physical_map", "expert_count", "layer_ids")
+MOST_BYTES, MOST_EXPERTS = 1 << 30, 1 << 20
+ZIP, ARRAY = b"PK\x03\x04", b"\x93NUMPY"
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -38,7 +42,8 @@ class Eplb:
     | expert_count | int64 [layers, experts]: copies |
     | layer_ids | int64 [layers]: absolute layer indices; only MoE layers appear |
 
-    Source: deepseek-ai/EPLB d52c72d, eplb.py.
+    `read` takes the first array alone as well: in an archive, as `numpy.save` writes it, or as JSON, where the others
+    may be missing. Source: deepseek-ai/EPLB d52c72d, eplb.py.
     """
 
     name: ClassVar[str] = "eplb"
@@ -62,6 +67,51 @@ class Eplb:
             layer_ids=ids,
         )
         return file.getvalue()
+
+    def accepts(self, content: bytes) -> bool:
+        """A NumPy archive with the first array, an array alone, a JSON list, or JSON with further arrays beside it."""
+        if content.startswith(ARRAY):
+            return True
+        if content.startswith(ZIP):
+            return f"{KEY}.npy" in _members(content)
+        document = _json(content)
+        return isinstance(document, list) or (isinstance(document, dict) and {KEY} < set(document))
+
+    def read(self, content: bytes) -> PhysicalMap:
+        """The map; the other arrays must agree with it where they are given, slots of an expert in any order."""
+        if content.startswith(ZIP):
+            given = _arrays(content, [f"{name}.npy" in _members(content) for name in ARRAYS])
+        elif content.startswith(ARRAY):
+            given = {KEY: _array(content)}
+        else:
+            given = _tables(content)
+        rows = given[KEY]
+        if rows.ndim != 2 or not rows.size:
+            raise ValueError(f"{KEY} must be [layers, slots], found shape {rows.shape}")
+        ids = given.get("layer_ids")
+        if ids is not None and ids.shape != rows.shape[:1]:
+            raise ValueError(f"{len(rows)} layers need as many layer_ids, found shape {ids.shape}")
+        inverse = {name: given[name] for name in ARRAYS[1:3] if name in given}
+        for name, array in inverse.items():
+            if array.ndim < 2:
+                raise ValueError(f"{name} must be [layers, experts, ...], found shape {array.shape}")
+        most = min([MOST_EXPERTS, *(array.shape[1] for array in inverse.values())])
+        for layer, slot in np.argwhere((rows < 0) | (rows >= most))[:1]:
+            raise ValueError(
+                f"row {layer}, slot {slot}: expert {rows[layer, slot]} out of range 0..{most - 1}"
+            )
+        if inverse:
+            slots_of, counts = _inverse(rows, most)
+            # Slots of an expert may be listed in any order.
+            listed = np.sort(inverse.get(ARRAYS[1], slots_of))
+            for name, found, wanted in (
+                (ARRAYS[1], listed, np.sort(slots_of)),
+                (ARRAYS[2], inverse.get(ARRAYS[2], counts), counts),
+            ):
+                if not np.array_equal(found, wanted):
+                    raise ValueError(f"{name} does not belong to {KEY}")
+        layer_ids = None if ids is None else tuple(ids.tolist())
+        return PhysicalMap(rows, layer_ids, most if inverse else None)
 
     def load(self, content: bytes, *, gpus: int, nodes: int = 1, model: str = "") -> Placement:
         """The placement on `gpus` GPUs; the maps must agree with each other."""
@@ -100,19 +150,64 @@ def _inverse(rows: NDArray[np.int64], experts: int) -> tuple[NDArray[np.int64], 
     return slots_of, counts
 
 
-def _read(content: bytes) -> list[NDArray[Any]]:
+def _read(content: bytes) -> list[NDArray[np.int64]]:
+    """All four arrays."""
+    return list(_arrays(content, [True] * len(ARRAYS)).values())
+
+
+def _arrays(content: bytes, wanted: Sequence[bool]) -> dict[str, NDArray[np.int64]]:
+    """The arrays of an archive, by name, those of ARRAYS that are wanted."""
+    names = [name for name, asked in zip(ARRAYS, wanted, strict=True) if asked]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
-        if missing := [name for name in ARRAYS if f"{name}.npy" not in sizes]:
+        if missing := [name for name in names if f"{name}.npy" not in sizes]:
             raise ValueError(f"array {missing[0]!r} is missing, found {sorted(sizes)!r:.120}")
         if sum(sizes.values()) > MOST_BYTES:
             raise ValueError(f"arrays must unpack to at most {MOST_BYTES} bytes, found {sum(sizes.values())}")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = [archive[name] for name in ARRAYS]
+            arrays = {name: archive[name] for name in names}
     except DAMAGE as error:
         raise ValueError(f"damaged or truncated npz archive: {str(error) or type(error).__name__}") from error
-    for name, array in zip(ARRAYS, arrays, strict=True):
-        if array.dtype.kind not in "iu":
-            raise ValueError(f"array {name!r} must hold whole numbers, found {array.dtype}")
-    return [array.astype(np.int64) for array in arrays]
+    return {name: _whole(name, array) for name, array in arrays.items()}
+
+
+def _members(content: bytes) -> list[str]:
+    """Files of an archive; none of a damaged one."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.namelist()
+    except DAMAGE:
+        return []
+
+
+def _array(content: bytes) -> NDArray[np.int64]:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except DAMAGE as error:
+        raise ValueError(f"damaged or truncated npy array: {str(error) or type(error).__name__}") from error
+    return _whole(KEY, array)
+
+
+def _whole(name: str, array: Any) -> NDArray[np.int64]:
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"array {name!r} must hold whole numbers, found {array.dtype}")
+    return np.asarray(array, np.int64)
+
+
+def _tables(content: bytes) -> dict[str, NDArray[np.int64]]:
+    document = _json(content)
+    if isinstance(document, list):
+        return {KEY: table_of(document)}
+    if not isinstance(document, dict) or KEY not in document:
+        raise ValueError(f"expected a NumPy archive or array, or JSON with {KEY!r}")
+    others = {name: storage.whole_numbers(document, name) for name in ARRAYS[1:] if name in document}
+    return {KEY: table_of(document[KEY]), **others}
+
+
+def _json(content: bytes) -> Any:
+    """What the content is as JSON; None where it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None

@@ -7,10 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from moeopt.engine import equal_slots, physical_map, placement_of
+from moeopt.engine import KEY, PhysicalMap, equal_slots, physical_map, placement_of, table_of
 from moeopt.placement import Placement
-
-KEY = "physical_to_logical_map"
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,24 @@ class SGLang:
         whole[list(placement.layer_ids)] = rows
         return (json.dumps({KEY: whole.tolist()}) + "\n").encode()
 
+    def accepts(self, content: bytes) -> bool:
+        """A JSON object with this one key."""
+        document = _document(content)
+        return isinstance(document, dict) and list(document) == [KEY]
+
+    def read(self, content: bytes) -> PhysicalMap:
+        """All rows: every hidden layer by position."""
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise ValueError(f"expected a JSON object, found {type(document).__name__}")
+        if list(document) != [KEY]:
+            raise ValueError(f"the only key must be {KEY!r}, found {sorted(document)!r:.120}")
+        rows = table_of(document[KEY])
+        return PhysicalMap(rows, tuple(range(len(rows))), hidden=True)
+
     def load(
         self,
         content: bytes,
@@ -56,15 +72,7 @@ class SGLang:
         model: str = "",
     ) -> Placement:
         """The placement of the layers `layer_ids` (default: all rows; dense rows look like any other)."""
-        try:
-            document = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"not JSON: {error}") from error
-        if not isinstance(document, dict):
-            raise ValueError(f"expected a JSON object, found {type(document).__name__}")
-        if list(document) != [KEY]:
-            raise ValueError(f"the only key must be {KEY!r}, found {sorted(document)!r:.120}")
-        whole = _table(document[KEY])
+        whole = self.read(content).rows
         ids = tuple(range(len(whole))) if layer_ids is None else tuple(layer_ids)
         for layer in ids:
             if not 0 <= layer < len(whole):
@@ -75,15 +83,9 @@ class SGLang:
         )
 
 
-def _table(rows: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
-        raise ValueError(f"{KEY} must be a list of lists, found {rows!r:.60}")
-    for layer, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            raise ValueError(f"all layers need {len(rows[0])} slots as layer 0, layer {layer} has {len(row)}")
-        for slot, expert in enumerate(row):
-            if isinstance(expert, bool) or not isinstance(expert, int) or not 0 <= expert < 1 << 20:
-                raise ValueError(
-                    f"layer {layer}, slot {slot}: an expert is a whole number, found {expert!r:.40}"
-                )
-    return np.array(rows, np.int64)
+def _document(content: bytes) -> Any:
+    """What the content is as JSON; None where it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
