@@ -44,12 +44,15 @@ def _single() -> Iterable[tuple[Case, Stop]]:
         (128, 16, 8, TEN),
         (256, 64, 4, FIFTEEN),
         (256, 32, 8, FIFTEEN),
+        (256, 8, 32, FIFTEEN),
         (512, 64, 8, FIFTEEN),
     ):
         one = replace(
             case(f"synthetic-{experts}"), name=f"synthetic-{experts}, {gpus} x {slots}", layers=(0,)
         )
         yield replace(one, gpus=gpus, slots=slots), stop
+    copies = replace(_GPT, name="gpt-oss-20b, 8 x 5, 8 replicas, load 10 %, layer 10", slots=5, layers=(10,))
+    yield replace(copies, replicas=8, load_tolerance="0.10"), TEN
     for gpus, slots in ((32, 4), (16, 8)):
         for layer in (0, 12, 24, 36, 47):
             name = f"qwen3-30b-a3b pairs, {gpus} x {slots}, layer {layer}"

@@ -12,6 +12,7 @@ from moeopt.stop import Clock, Stop
 
 OPENING = Swap(restarts=1, kicks=20)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
+PRICED_SIZE = 2_500  # experts x slots: 256 x 8 has a bound in minutes, 512 x 8 none in a quarter of an hour
 BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
 
 
@@ -37,7 +38,11 @@ class Auto(Method):
         reasons: dict[str, str] = {}
         for name in self.exact:
             method = registry.named_method(name)
-            if reason := method.supports(problem) or _unsearchable(method, problem):
+            if (
+                reason := method.supports(problem)
+                or _unsearchable(method, problem)
+                or _too_large(name, problem)
+            ):
                 reasons[name] = reason
                 continue
             if problem.replicas or problem.risk is not None or problem.max_moves is not None:
@@ -111,6 +116,16 @@ class Auto(Method):
         message = f"{what} with the {kind or 'counting'} bound; {why}"
         history = (*found.history, *(event for event in result.history if event.bound is not None))
         return replace(result, message=message, seconds=clock.elapsed, history=history)
+
+
+def _too_large(name: str, problem: Problem) -> str:
+    """Why prices would come too late; empty otherwise."""
+    if name != "priced" or problem.objective == "cut":
+        return ""
+    experts, slots = problem.workload.n_experts, int(problem.cluster.slots_of[0])
+    if experts * slots <= PRICED_SIZE:
+        return ""
+    return f"{experts} experts on GPUs of {slots} slots are priced too slowly"
 
 
 def unbounded(problem: Problem) -> str:

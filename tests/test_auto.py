@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from moeopt.auto import Auto
@@ -91,3 +92,16 @@ def test_a_start_is_used() -> None:
     one = Stop(seconds=None, candidates=1)
     assert Auto().solve(dear, stop=one, seed=0, start=placement).cost == least
     assert Linear().solve(dear, stop=one, seed=0).cost != least
+
+
+def test_what_is_priced_too_slowly_goes_to_the_semidefinite_relaxation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moeopt.auto.PRICED_SIZE", 15)
+    problem = Problem.from_trace(TRACE, Cluster.of(gpus=4, slots=2))
+    result = Auto(exact=("priced",)).solve(problem, stop=FEW, seed=0)
+    why = "no exact route: 8 experts on GPUs of 2 slots are priced too slowly"
+    assert result.message == f"swap search with the semidefinite bound; {why}"
+    assert result.bound is not None
+    assert result.cost is not None
+    assert 0 < result.bound <= result.cost
