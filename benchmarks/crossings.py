@@ -18,6 +18,7 @@ from moeopt.method import Method
 from moeopt.problem import Problem
 from moeopt.relaxations.counting import counting_proof
 from moeopt.relaxations.semidefinite import semidefinite_proof
+from moeopt.relaxations.usage import usage_proof
 from moeopt.stop import Stop
 from moeopt.trace import Trace
 
@@ -83,6 +84,7 @@ def cross(problem: Problem, *, seed: int) -> Crossing:
             bounds[method.name] = result.bound
     for name, proof in (
         ("semidefinite", semidefinite_proof(problem, clock=BRIEF.start(), seed=seed, cost=None)),
+        ("usage", usage_proof(problem, clock=BRIEF.start(), seed=seed, cost=None)),
         ("counting", counting_proof(problem, cost=None) if problem.objective == "fan-out" else None),
     ):
         if proof is not None:

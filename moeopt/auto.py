@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from moeopt import registry
+from moeopt.certificate import Proof
 from moeopt.heuristics.swap import Swap
 from moeopt.method import Incumbent, Method, check_supported
 from moeopt.placement import Placement
@@ -20,7 +21,7 @@ BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
 class Auto(Method):
     """Swap search for a good placement; then the first exact method of `exact` that treats the problem proves it.
 
-    Where no exact method applies, search alone, with the semidefinite bound or the counting bound.
+    Where no exact method applies, search alone, with the bound of a relaxation: semidefinite, or of usage for copies.
 
     | field | holds |
     |---|---|
@@ -84,7 +85,7 @@ class Auto(Method):
         why: str,
     ) -> Result:
         """Search alone, with a bound of its own."""
-        method, bounded = registry.named_method(name), unbounded(problem) == ""
+        method, bounded = registry.named_method(name), bool(problem.replicas) or not unbounded(problem)
         stop = _part(clock.stop, BOUND_SHARE) if bounded else clock.stop
         found = method.solve(problem, stop=stop, seed=seed, start=start)
         if found.placement is None or not (bounded or problem.objective == "fan-out"):
@@ -101,16 +102,10 @@ class Auto(Method):
             incumbent.offer(found.placement)
         interrupted = found.status == "interrupted"
         proof = None if problem.objective == "cut" else counting_proof(problem, cost=incumbent.cost)
-        if not (interrupted or unbounded(problem)):
-            from moeopt.relaxations.semidefinite import semidefinite_proof
-
-            proof = semidefinite_proof(
-                problem,
-                clock=_rest(clock.stop, clock).start(),
-                seed=found.seed,
-                cost=incumbent.cost,
-                start=incumbent.placement,
-            )
+        if not interrupted:
+            better = _relaxed(problem, _rest(clock.stop, clock).start(), seed=found.seed, incumbent=incumbent)
+            if better is not None and (proof is None or better.bound > proof.bound):
+                proof = better
         result = conclude(self, incumbent, seed=found.seed, proof=proof, interrupted=interrupted)
         kind = "" if result.certificate is None else result.certificate.proofs[0].kind
         message = f"{what} with the {kind or 'counting'} bound; {why}"
@@ -126,6 +121,19 @@ def _too_large(name: str, problem: Problem) -> str:
     if experts * slots <= PRICED_SIZE:
         return ""
     return f"{experts} experts on GPUs of {slots} slots are priced too slowly"
+
+
+def _relaxed(problem: Problem, clock: Clock, *, seed: int, incumbent: Incumbent) -> Proof | None:
+    """The proof of the relaxation that bounds such problems; None where there is none."""
+    if problem.replicas:
+        from moeopt.relaxations.usage import usage_proof
+
+        return usage_proof(problem, clock=clock, seed=seed, cost=incumbent.cost)
+    if unbounded(problem):
+        return None
+    from moeopt.relaxations.semidefinite import semidefinite_proof
+
+    return semidefinite_proof(problem, clock=clock, seed=seed, cost=incumbent.cost, start=incumbent.placement)
 
 
 def unbounded(problem: Problem) -> str:

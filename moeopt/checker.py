@@ -100,6 +100,7 @@ def _checks() -> dict[str, Check]:
     from moeopt.rows_checker import check_assignment, check_pairs
     from moeopt.rows_tree_checker import check_rows
     from moeopt.semidefinite_checker import check_semidefinite
+    from moeopt.usage_checker import check_usage
 
     return {
         "assignment": check_assignment,
@@ -110,4 +111,5 @@ def _checks() -> dict[str, Check]:
         "priced": check_priced,
         "rows": check_rows,
         "semidefinite": check_semidefinite,
+        "usage": check_usage,
     }

@@ -43,6 +43,7 @@ CHECKERS = (
     "rows_checker",
     "rows_tree_checker",
     "semidefinite_checker",
+    "usage_checker",
 )
 # A proof of kind "rows" is about a formulation's own statement: Pyomo and sparse arrays hold it, no solver is asked.
 STATEMENTS = ("moeopt.matrix", "moeopt.whole_model")
@@ -81,6 +82,7 @@ PROVERS = (
     "sifting",
     "statement",
     "triples",
+    "usage_kernels",
     "wide",
 )
 FORBIDDEN = ("utils", "tmp", "data2", "phy2log")

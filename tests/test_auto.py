@@ -50,13 +50,15 @@ def test_replicas_on_a_few_gpus_are_proved() -> None:
     assert result.method == repr(Auto())
 
 
-def test_replicas_elsewhere_are_searched_and_bounded_by_counting() -> None:
+def test_replicas_elsewhere_are_searched_and_bounded_by_prices_of_usage() -> None:
     problem = Problem.from_trace(TRACE, Cluster.of(gpus=5, slots=3), replicas=4)
     result = Auto().solve(problem, stop=FEW, seed=0)
     assert result.status == "certified-gap"
-    assert result.bound == counting_proof(problem, cost=None).bound == 0
+    assert result.bound is not None
+    assert result.cost is not None
+    assert counting_proof(problem, cost=None).bound == 0 < result.bound <= result.cost
     reason = "no exact route: the search lists contents of 2 to 4 GPUs, found 5"
-    assert result.message == f"replicate search with the counting bound; {reason}"
+    assert result.message == f"replicate search with the usage bound; {reason}"
     assert result.placement is not None
     assert problem.violation(result.placement) == ""
 
