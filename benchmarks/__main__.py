@@ -21,6 +21,7 @@ for _module in (
     "builders",
     "tiny",
     "agreement",
+    "crossings",
 ):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")

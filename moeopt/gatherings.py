@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.columns import contents
+from moeopt.mixtures import Mixed
 from moeopt.problem import Problem
 
 __all__ = ["Demands", "Gatherings", "content_count", "content_sizes", "demands", "partitions", "togetherness"]
@@ -240,7 +241,11 @@ def demands(problem: Problem, *, unit: int) -> Demands:
         everyone = np.ones((len(sets), len(problem.multipliers)), bool)
         weights = unit * problem.set_weights(sets)
         return Demands(np.arange(len(sets)), np.ones(len(sets), np.int64), weights, everyone)
-    values, group = np.unique(problem.multipliers, return_inverse=True)
-    counts = np.stack([sets.counts[:, group == g].sum(axis=1) for g in range(len(values))], axis=1)
+    # Under a mixture every family by itself: mixtures of one problem have the same demands.
+    alike = np.arange(len(problem.multipliers)) if isinstance(problem, Mixed) else problem.multipliers
+    group = np.unique(alike, return_inverse=True)[1]
+    first = np.unique(group, return_index=True)[1]
+    counts = np.stack([sets.counts[:, group == g].sum(axis=1) for g in range(len(first))], axis=1)
     rows, classes = np.nonzero(counts)
+    values = problem.multipliers[first]
     return Demands(rows, counts[rows, classes], unit * values[classes], group[None, :] == classes[:, None])

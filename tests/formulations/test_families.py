@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
+from moeopt.exact import Exact
 from moeopt.formulation import Separable, Tabulated
 from moeopt.problem import Problem
 from moeopt.solvers.scaled import ScaledSession
+from moeopt.stop import Stop
 from moeopt.testing import brute_force, check_formulation
 from moeopt.trace import Trace
 from moeopt_formulations.assignment import Assignment
@@ -159,3 +161,22 @@ class Bare:
 
     name = "bare"
     summary = ""
+
+
+@pytest.mark.parametrize(
+    ("sets", "family", "experts", "gpus", "least"),
+    [
+        ([[0], [1], [0], [1]], [0, 0, 1, 1], 2, 2, 0),
+        ([[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 3], [0, 1, 3]], [0, 1, 1, 0, 1], 4, 3, 8),
+    ],
+)
+def test_families_of_equal_weight_are_told_apart_where_their_tokens_compete_for_copies(
+    sets: list[list[int]], family: list[int], experts: int, gpus: int, least: int
+) -> None:
+    trace = Trace(
+        np.array(sets)[:, None, :], experts, families=("code", "math"), family=np.array(family, np.uint8)
+    )
+    cluster = Cluster.of(gpus=gpus, slots=2)
+    problem = Problem.from_trace(trace, cluster, replicas=1, load_tolerance="0", tail="0")
+    result = Exact(Families("covers")).solve(problem, stop=Stop(seconds=None), seed=0)
+    assert (result.status, result.cost, result.bound) == ("certified-optimal", least, least)
