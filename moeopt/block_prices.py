@@ -1,13 +1,16 @@
 """Prices of experts and GPUs where blocks are too many to list: column generation, boxed and smoothed."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from moeopt.block_descents import descents
 from moeopt.block_range import BlockRange
+from moeopt.columns import Columns
 from moeopt.matrix import Matrix
-from moeopt.pricing import TALLEST, shared_session
+from moeopt.pricing import TALLEST, coefficients, shared_session
 from moeopt.solvers.door import Outcome
 from moeopt.stop import Clock
 
@@ -112,15 +115,11 @@ class BlockPrices:
             self._rows = np.concatenate([self._rows, added])
             self._costs = np.append(self._costs, self.blocks.costs(added))
 
-    def _coefficients(self, rows: NDArray[np.int16]) -> sparse.csc_array:
+    def _coefficients(self, rows: NDArray[np.int16]) -> Any:
         """Each block in the rows of its experts, and in the last one where GPUs may stay empty."""
-        used = rows >= 0
-        at, experts = np.nonzero(used)[0], rows[used].astype(np.int64)
-        height = self.blocks.n_experts
-        if not self.blocks.full:
-            at, experts = np.append(at, np.arange(len(rows))), np.append(experts, np.full(len(rows), height))
-            height += 1
-        return sparse.csc_array((np.ones(len(at)), (experts, at)), shape=(height, len(rows)))
+        blocks = self.blocks
+        columns = Columns(rows, np.zeros(len(rows), np.int64), 0, blocks.n_experts, blocks.groups)
+        return coefficients(columns, np.arange(len(rows)))
 
     def _load(self) -> None:
         """Hand the whole program to the worker, with the box where it is now."""

@@ -118,6 +118,12 @@ class Cluster:
         """int64 [gpus]."""
         return np.broadcast_to(np.asarray(self.slots, np.int64), (self.gpus,)).copy()
 
+    @property
+    def further_gpu(self) -> int:
+        """What one more GPU costs a token, its node included where every GPU is a node of its own."""
+        alone = self.nodes > 1 and self.gpus_per_node == 1
+        return self.gpu_cost + (self.node_cost if alone else 0)
+
     @cached_property
     def node_of(self) -> NDArray[np.int64]:
         """int64 [gpus]."""

@@ -27,16 +27,10 @@ def unsearchable(problem: Problem) -> str:
         return f"the search lists contents of 2 to {MOST_GPUS} GPUs, found {cluster.gpus}"
     if experts > MOST_EXPERTS:
         return f"the search tabulates subsets of up to {MOST_EXPERTS} experts, found {experts}"
-    asked = demands(problem, unit=_unit(problem))
+    asked = demands(problem, unit=problem.cluster.further_gpu)
     if int(asked.tokens @ asked.weights) * problem.workload.layers[0].top_k * cluster.gpus >= _LARGEST:
         return "the objective does not fit 64 bits with room to spare"
     return ""
-
-
-def _unit(problem: Problem) -> int:
-    cluster = problem.cluster
-    alone = cluster.nodes > 1 and cluster.gpus_per_node == 1
-    return cluster.gpu_cost + (cluster.node_cost if alone else 0)
 
 
 @dataclass(eq=False)
@@ -87,7 +81,7 @@ class Listing:
         bit_of = np.empty(experts, np.int64)
         bit_of[heaviest] = np.arange(experts)
         cap = -1 if problem.load_cap is None else problem.load_cap
-        asked = demands(problem, unit=_unit(problem))
+        asked = demands(problem, unit=problem.cluster.further_gpu)
         members = bit_of[sets.members[asked.sets]]
         inside = np.zeros(1 << experts, np.int64)
         np.add.at(inside, (1 << members).sum(axis=1), asked.tokens * asked.weights)

@@ -74,9 +74,7 @@ class Gatherings:
         (sets,) = problem.workload.layers
         cluster, experts = problem.cluster, sets.n_experts
         slots = min(int(cluster.slots_of[0]), experts)
-        unit = cluster.gpu_cost
-        if cluster.nodes > 1 and cluster.gpus_per_node == 1:
-            unit += cluster.node_cost
+        unit = cluster.further_gpu
         sizes = content_sizes(problem)
         listed = [frozenset[int]()] if 0 in sizes else []
         for block in contents(experts, [size for size in sizes if size]):

@@ -13,7 +13,7 @@ from moeopt.block_search import BlockSearch, scale_for
 from moeopt.columns import Columns
 from moeopt.matrix import Matrix
 from moeopt.method import Incumbent
-from moeopt.pricing import ROOM, TALLEST, shared_session
+from moeopt.pricing import ROOM, TALLEST, coefficients, shared_session
 from moeopt.set_partition import prove
 from moeopt.stop import Clock, Stop
 
@@ -205,7 +205,8 @@ def _inside(
         def searched(bound: int) -> dict[str, Any]:
             """Few blocks may leave single prices free, and so large that no checker adds them up: others do as well."""
             numbers = prices.numbers(columns, bound=bound)
-            if blocks.slots * blocks.groups * max(map(abs, numbers["prices"])) < ROOM:
+            largest = max(numbers["searched"], *map(abs, numbers["prices"]))
+            if blocks.slots * blocks.groups * largest < ROOM:
                 return numbers
             numbers = proved.numbers(bound=bound, inner=None)
             del numbers["inner"]
@@ -231,19 +232,15 @@ def _improve(relaxation: BlockPrices, *, incumbent: Incumbent, clock: Clock, see
     from scipy import sparse
 
     columns = relaxation.blocks.columns(relaxation.known)
-    used = columns.members >= 0
-    count, experts = len(columns), columns.n_experts
-    cover = sparse.csr_array(
-        (np.ones(int(used.sum())), (columns.members[used], np.nonzero(used)[0])), shape=(experts, count)
-    )
+    count, experts, full = len(columns), columns.n_experts, columns.full
     matrix = Matrix(
         cost=np.asarray(columns.cost * (TALLEST / max(int(np.abs(columns.cost).max()), 1)), float),
         lower=np.zeros(count),
         upper=np.ones(count),
         integer=np.ones(count, bool),
-        rows=sparse.csr_array(sparse.vstack([cover, np.ones((1, count))])),
-        row_lower=np.append(np.ones(experts), -np.inf),
-        row_upper=np.append(np.ones(experts), columns.groups),
+        rows=sparse.csr_array(coefficients(columns, np.arange(count))),
+        row_lower=np.append(np.ones(experts), [] if full else [-np.inf]),
+        row_upper=np.append(np.ones(experts), [] if full else [columns.groups]),
     )
 
     def offer(x: NDArray[np.float64], _: float) -> None:

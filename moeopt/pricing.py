@@ -177,7 +177,7 @@ class Relaxation:
             cost=np.asarray(self.columns.cost[chosen] * self._unit, float),
             lower=np.zeros(len(chosen)),
             upper=np.full(len(chosen), np.inf),
-            columns=_coefficients(self.columns, chosen, self.triples),
+            columns=coefficients(self.columns, chosen, triples=self.triples),
         )
 
     def cut(self) -> bool:
@@ -217,7 +217,7 @@ def _restricted(columns: Columns, chosen: NDArray[np.int64], unit: float) -> "Ma
     experts, rows = columns.n_experts, columns.n_experts + (not columns.full)
     dear = DEAR * (columns.groups + 1) * (float(np.abs(columns.cost).max()) + 1) * unit
     artificial = sparse.eye_array(rows, experts, format="csc")
-    block = _coefficients(columns, chosen, np.empty((0, 3), np.int64))
+    block = coefficients(columns, chosen)
     width = experts + len(chosen)
     return Matrix(
         cost=np.append(np.full(experts, dear), columns.cost[chosen] * unit),
@@ -230,7 +230,9 @@ def _restricted(columns: Columns, chosen: NDArray[np.int64], unit: float) -> "Ma
     )
 
 
-def _coefficients(columns: Columns, chosen: NDArray[np.int64], triples: NDArray[np.int64]) -> Any:
+def coefficients(
+    columns: Columns, chosen: NDArray[np.int64], *, triples: NDArray[np.int64] | None = None
+) -> Any:
     """Sparse [experts (+ 1 when GPUs may stay empty) + triples, chosen]: what the columns cover, use and hold."""
     from scipy import sparse
 
@@ -243,7 +245,7 @@ def _coefficients(columns: Columns, chosen: NDArray[np.int64], triples: NDArray[
         places = np.append(places, np.arange(len(chosen)))
         height += 1
     cover = sparse.csc_array((np.ones(len(rows)), (rows, places)), shape=(height, len(chosen)))
-    if not len(triples):
+    if triples is None or not len(triples):
         return cover
     return sparse.csc_array(sparse.vstack([cover, _two_of_three(members, triples, columns.n_experts)]))
 

@@ -63,7 +63,7 @@ class Blocks:
         (sets,) = problem.workload.layers
         experts, cluster = problem.workload.n_experts, problem.cluster
         weights = problem.set_weights(sets)
-        unit = gpu_price(problem)
+        unit = problem.cluster.further_gpu
         sizes = block_sizes(experts, cluster.gpus, slots=int(cluster.slots_of[0]))
         members: list[NDArray[np.int16]] = []
         costs: list[NDArray[np.int64]] = []
@@ -181,13 +181,6 @@ def common_reason(problem: Problem) -> str:
     if cluster.nodes > 1 and cluster.gpus_per_node > 1 and cluster.node_cost:
         return f"the cost of blocks is additive over GPUs, {cluster.nodes} nodes have node cost {cluster.node_cost}"
     return ""
-
-
-def gpu_price(problem: Problem) -> int:
-    """What one more GPU costs a token, its node included where every GPU is a node of its own."""
-    cluster = problem.cluster
-    alone = cluster.gpus_per_node == 1 and cluster.nodes > 1
-    return cluster.gpu_cost + (cluster.node_cost if alone else 0)
 
 
 def content_costs(

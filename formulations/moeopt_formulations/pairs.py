@@ -217,10 +217,7 @@ def _groups(problem: Problem) -> tuple[Groups, int]:
 def _prices(problem: Problem) -> NDArray[np.int64]:
     """int64 [experts, experts]: w W of the docstring."""
     (sets,) = problem.workload.layers
-    cluster = problem.cluster
-    each_a_node = cluster.nodes > 1 and cluster.gpus_per_node == 1
-    price = cluster.gpu_cost + (cluster.node_cost if each_a_node else 0)
-    return price * sets.affinity(problem.set_weights(sets))
+    return problem.cluster.further_gpu * sets.affinity(problem.set_weights(sets))
 
 
 def _triangles(keys: NDArray[Any], *, experts: int, width: int) -> LazyRows:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from moeopt.columns import Columns
 from moeopt.problem import Problem
-from moeopt_formulations.blocks import LARGEST_COUNT, Blocks, common_reason, gpu_price
+from moeopt_formulations.blocks import LARGEST_COUNT, Blocks, common_reason
 
 MOST_SLOTS, MOST_EXPERTS = 16, 1024
 
@@ -47,6 +47,6 @@ class Priced(Blocks):
         """The contents as `moeopt` searches them (`moeopt.block_range.BlockRange`)."""
         from moeopt.block_range import BlockRange
 
-        unit = gpu_price(problem)
+        unit = problem.cluster.further_gpu
         offset = -problem.total_weight if problem.objective == "fan-out" else problem.pair_weight
         return BlockRange.of(problem, unit=unit, offset=unit * offset)

@@ -65,13 +65,11 @@ class Usage:
         slots, gpus = np.unique(cluster.slots_of, return_counts=True)
         if (count := max(comb(experts, min(int(m), experts)) for m in slots)) > MOST_CONTENTS:
             raise ValueError(f"{count:,} contents of a GPU, usage prices end at {MOST_CONTENTS:,}")
-        alone = cluster.nodes > 1 and cluster.gpus_per_node == 1
-        unit = cluster.gpu_cost + (cluster.node_cost if alone else 0)
         groups = [(int(q), problem.multipliers == q) for q in np.unique(problem.multipliers)]
         tokens = np.stack([sets.counts[:, own].sum(axis=1) for _, own in groups], axis=1)
         row, group = np.nonzero(tokens)
         count_of = tokens[row, group]
-        price = np.array([q * unit for q, _ in groups], np.int64)[group]
+        price = np.array([q * cluster.further_gpu for q, _ in groups], np.int64)[group]
         return cls(
             sets.members[row].astype(np.int64),
             count_of,
