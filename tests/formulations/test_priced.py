@@ -126,3 +126,14 @@ def test_what_it_does_not_state_it_refuses_with_the_number() -> None:
     assert "found slots for 18" in PRICED.supports(Problem.from_trace(trace, Cluster.of(gpus=2, slots=18)))
     copies = Problem.from_trace(trace, Cluster.of(gpus=6, slots=7), replicas=2)
     assert "replicas are 2" in PRICED.supports(copies)
+
+
+def test_families_that_weigh_nothing_leave_numbers_that_the_checker_can_add_up() -> None:
+    sets = [[1, 2, 3], [1, 2, 3], [1, 2, 4], [1, 3, 4], [2, 3, 4], [2, 3, 4], [2, 3, 4], [2, 3, 4]]
+    family = np.array([0, 1, 0, 1, 0, 1, 1, 1], np.uint8)
+    trace = Trace(np.array(sets)[:, None, :], 5, families=("code", "math"), family=family)
+    problem = Problem.from_trace(trace, Cluster.of(gpus=3, slots=2), family_weights={"code": 1, "math": 0})
+    least, _ = brute_force(problem)
+    for seed in range(3):
+        result = EXACT.solve(problem, stop=FREELY, seed=seed)
+        assert (result.status, result.cost) == ("certified-optimal", least), result.message
