@@ -41,6 +41,7 @@ class Case:
     | layers | absolute layer ids; none given: all |
     | gpus, nodes, slots, node_cost | the cluster |
     | load_tolerance, objective, replicas | as `Problem` takes them |
+    | tail | share of the families whose mean counts, "0" the worst family; None: the mean of all |
     | family_weights | (family, weight) pairs; none given: every token counts the same |
     """
 
@@ -55,6 +56,7 @@ class Case:
     objective: str = "fan-out"
     family_weights: tuple[tuple[str, float], ...] = ()
     replicas: int = 0
+    tail: str | None = None
 
     @property
     def cluster(self) -> Cluster:
@@ -81,6 +83,7 @@ class Case:
             family_weights=dict(self.family_weights) or None,
             objective=self.objective,
             load_tolerance=self.load_tolerance,
+            tail=self.tail,
         )
 
     def first_layer(self) -> "Case":

@@ -30,6 +30,9 @@ def _whole() -> Iterable[tuple[Case, Stop]]:
     """Every layer of the recorded models."""
     for name in ("", ", load 10 %", ", equal families"):
         yield case(f"deepseek-v2-lite{name}"), MINUTE
+    worst = replace(_LITE, name="deepseek-v2-lite, worst family", tail="0")
+    yield worst, MINUTE
+    yield replace(worst, name="deepseek-v2-lite, worst family, load 10 %", load_tolerance="0.10"), MINUTE
     for one in _cuts(_shaped(_LITE, 8, 8)):
         yield one, FIVE if one.objective == "cut" else TEN
     for gpus, slots in ((8, 4), (4, 8)):

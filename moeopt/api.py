@@ -12,6 +12,7 @@ from moeopt import parallel, registry
 from moeopt.certificate import Certificate
 from moeopt.cluster import Cluster
 from moeopt.method import Method
+from moeopt.news import News, heard, silence
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
@@ -29,13 +30,15 @@ def solve(
     start: Placement | None = None,
     executor: Executor | None = None,
     on_layer: Callable[[Result], object] = lambda result: None,
+    on_news: Callable[[News], object] = lambda news: None,
 ) -> Result:
     """Solve every layer of `problem` and join the results.
 
     `stop` (default 60 seconds a layer) limits each layer; `executor` runs the layers in parallel, without one they run
-    here in turn; `on_layer` is called with each layer's result as it arrives. After Ctrl-C the layers that have no
-    placement yet get that of lpt, and the status is "interrupted". Raises ValueError when the method does not treat
-    the problem.
+    here in turn; `on_layer` is called with each layer's result as it arrives, `on_news` with every better placement and
+    bound while a layer runs (of an executor's, where it is one of `moeopt.parallel.processes`, or of threads). After
+    Ctrl-C the layers that have no placement yet get that of lpt, and the status is "interrupted". Raises ValueError
+    when the method does not treat the problem.
     """
     chosen = registry.named_method(method) if isinstance(method, str) else method
     stop = stop or Stop()
@@ -51,9 +54,10 @@ def solve(
         )
         for index in layers
     ]
-    answers, interrupted = parallel.run(
-        executor, tasks, done=on_layer, gave_up=lambda result: result.status == "interrupted"
-    )
+    with heard(on_news):
+        answers, interrupted = parallel.run(
+            executor, tasks, done=on_layer, gave_up=lambda result: result.status == "interrupted"
+        )
     results = [
         answer if answer is not None else _unsolved(chosen, problem.layer(index), seed)
         for index, answer in zip(layers, answers, strict=True)
@@ -74,7 +78,8 @@ def _warm(method: Method, *, objective: str, replicas: bool, capped: bool) -> No
         load_tolerance=0 if capped else None,
     )
     if not method.supports(problem):
-        method.solve(problem, stop=Stop(seconds=None, candidates=1), seed=0)
+        with silence():
+            method.solve(problem, stop=Stop(seconds=None, candidates=1), seed=0)
 
 
 def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start: Placement | None) -> Result:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from moeopt import registry
 from moeopt.certificate import Proof
+from moeopt.heuristics.mixture import Mixture
 from moeopt.heuristics.swap import Swap
 from moeopt.method import Incumbent, Method, check_supported
 from moeopt.placement import Placement
@@ -12,6 +13,7 @@ from moeopt.result import Result
 from moeopt.stop import Clock, Stop
 
 OPENING = Swap(restarts=1, kicks=20)
+OPENING_TAIL = Mixture(rounds=4, kicks=5)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
 PRICED_SIZE = 2_500  # experts x slots: 256 x 8 has a bound in minutes, 512 x 8 none in a quarter of an hour
 BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
@@ -46,7 +48,7 @@ class Auto(Method):
             ):
                 reasons[name] = reason
                 continue
-            if problem.replicas or problem.risk is not None or problem.max_moves is not None:
+            if problem.replicas or problem.max_moves is not None:
                 # These searches are part of the method.
                 result = method.solve(problem, stop=stop, seed=seed, start=start)
                 if problem.replicas and result.status == "feasible":
@@ -55,7 +57,7 @@ class Auto(Method):
                     result, method=repr(self), message=result.message or f"search and proof by {name}"
                 )
             # A proof finds the optimum by itself; search only has to give it a good start.
-            found = OPENING.solve(problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start)
+            found = (OPENING if problem.risk is None else OPENING_TAIL).solve(problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start)
             if found.status == "interrupted":
                 return replace(found, method=repr(self))
             result = method.solve(problem, stop=_rest(stop, clock), seed=seed, start=found.placement)
@@ -133,7 +135,14 @@ def _relaxed(problem: Problem, clock: Clock, *, seed: int, incumbent: Incumbent)
         return None
     from moeopt.relaxations.semidefinite import semidefinite_proof
 
-    return semidefinite_proof(problem, clock=clock, seed=seed, cost=incumbent.cost, start=incumbent.placement)
+    return semidefinite_proof(
+        problem,
+        clock=clock,
+        seed=seed,
+        cost=incumbent.cost,
+        start=incumbent.placement,
+        on_bound=incumbent.raise_bound,
+    )
 
 
 def unbounded(problem: Problem) -> str:

@@ -96,6 +96,7 @@ def _checks() -> dict[str, Check]:
     from moeopt.blocks_checker import check_blocks
     from moeopt.contents_checker import check_contents
     from moeopt.counting_checker import check_counting
+    from moeopt.families_checker import check_families
     from moeopt.priced_checker import check_priced
     from moeopt.rows_checker import check_assignment, check_pairs
     from moeopt.rows_tree_checker import check_rows
@@ -107,6 +108,7 @@ def _checks() -> dict[str, Check]:
         "blocks": check_blocks,
         "contents": check_contents,
         "counting": check_counting,
+        "families": check_families,
         "pairs": check_pairs,
         "priced": check_priced,
         "rows": check_rows,

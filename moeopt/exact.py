@@ -49,6 +49,10 @@ class Exact(Method):
             return self._priced(incumbent, clock=clock, seed=seed)
         if hasattr(self.formulation, "columns"):
             return self._partition(incumbent, clock=clock, seed=seed)
+        if hasattr(self.formulation, "tail_columns"):
+            columns = self.formulation.tail_columns(problem)
+            if columns is not None:
+                return self._tail(columns, incumbent, clock=clock, seed=seed)
         from moeopt.rows import solve_rows
 
         return solve_rows(
@@ -99,6 +103,31 @@ class Exact(Method):
                 gpu_of=start.primary[0],
                 clock=clock,
                 seed=seed,
+                on_bound=incumbent.raise_bound,
+            )
+        except KeyboardInterrupt:
+            return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
+        except WorkerDied as error:
+            result = conclude(self, incumbent, seed=seed, proof=None)
+            return replace(result, message=f"the solver died: {error}")
+        if verdict.impossible or verdict.numbers is None:
+            return conclude(self, incumbent, seed=seed, proof=None, impossible=verdict.impossible)
+        return conclude(
+            self,
+            incumbent,
+            seed=seed,
+            proof=self._proof(incumbent, bound=verdict.bound, numbers=verdict.numbers),
+        )
+
+    def _tail(self, columns: Any, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
+        from moeopt.solvers.process import WorkerDied
+        from moeopt.tail_partition import prove_tail
+
+        if not len(columns):
+            return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
+        try:
+            verdict = prove_tail(
+                columns, incumbent=incumbent, clock=clock, seed=seed, on_bound=incumbent.raise_bound
             )
         except KeyboardInterrupt:
             return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)

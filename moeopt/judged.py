@@ -52,3 +52,6 @@ class Best(Protocol):
 
     def offer(self, answer: Any, /) -> bool:
         """Judge an answer; True when it is admissible and the cheapest so far."""
+
+    def raise_bound(self, bound: int) -> None:
+        """A bound that a proof has reached."""

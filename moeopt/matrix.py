@@ -184,6 +184,10 @@ def canonical(matrix: Matrix, *, digits: int = 12) -> Canonical:
     return Canonical(shorten(np.array([matrix.offset]))[0], frozenset(columns), frozenset(rows.items()))
 
 
+class NeverHolds(ValueError):
+    """A constraint without variables that is false: no solver need be asked."""
+
+
 def from_pyomo(model: Any, /) -> tuple[Matrix, list[Any]]:
     """Compile a linear Pyomo model, and return the Pyomo variables in the order of the columns.
 
@@ -204,7 +208,7 @@ def from_pyomo(model: Any, /) -> tuple[Matrix, list[Any]]:
     try:
         form = LinearStandardFormCompiler().write(model, mixed_form=True, set_sense=None)
     except InfeasibleConstraintException as error:
-        raise ValueError(f"a constraint of the model can never hold: {error}") from error
+        raise NeverHolds(f"a constraint of the model can never hold: {error}") from error
     if len(form.objectives) > 1 or any(objective.sense != minimize for objective in form.objectives):
         found = [f"{objective.name} ({objective.sense})" for objective in form.objectives]
         raise ValueError(

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from moeopt.dispatch import Dispatch, Plan
+from moeopt.news import News, tell
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
@@ -62,7 +63,7 @@ class Heuristic(Method):
 
 
 class Incumbent:
-    """Best admissible placement so far, judged by the problem alone."""
+    """Best admissible placement so far, judged by the problem alone, and the bound that a proof claims."""
 
     def __init__(self, problem: Problem, clock: Clock) -> None:
         self.problem = problem
@@ -70,6 +71,7 @@ class Incumbent:
         self.placement: Placement | None = None
         self.dispatch: Dispatch | None = None
         self.cost: int | None = None
+        self.bound: int | None = None
         self.history: list[Event] = []
         self.reason = ""
         self._lightest: float | None = None
@@ -103,8 +105,19 @@ class Incumbent:
             return False
         self.placement, self.cost = placement, cost
         self.dispatch = None if given is None else given[0]
-        self.history.append(Event(self.clock.elapsed, cost, None))
+        self._note()
         return True
+
+    def raise_bound(self, bound: int) -> None:
+        """A bound that a proof under way has reached; the checker has not seen it yet."""
+        if self.bound is None or bound > self.bound:
+            self.bound = bound if self.cost is None else min(bound, self.cost)
+            self._note()
+
+    def _note(self) -> None:
+        now, (layer_id,) = self.clock.elapsed, self.problem.workload.layer_ids
+        self.history.append(Event(now, self.cost, self.bound))
+        tell(News(layer_id, now, self.cost, self.bound))
 
     def _note_load(self, judged: Placement | Plan) -> None:
         problem = self.problem

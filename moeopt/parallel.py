@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from moeopt import news
 from moeopt.stop import interrupt_when
 
 Answer = TypeVar("Answer")
@@ -19,14 +21,26 @@ class Processes(ProcessPoolExecutor):
 
     def __init__(self, workers: int | None = None) -> None:
         context = multiprocessing.get_context("spawn")
-        self._asked = context.Event()
+        self._asked, self._told = context.Event(), context.Queue()
         super().__init__(
-            workers or available_cores(), mp_context=context, initializer=_prepare, initargs=(self._asked,)
+            workers or available_cores(),
+            mp_context=context,
+            initializer=_prepare,
+            initargs=(self._asked, self._told),
         )
 
     def interrupt(self) -> None:
         """Ask all clocks to stop."""
         self._asked.set()
+
+    def pass_on(self) -> None:
+        """Tell here what the workers have told since."""
+        while True:
+            try:
+                told = self._told.get_nowait()
+            except queue.Empty:
+                return
+            news.tell(told)
 
 
 def available_cores() -> int:
@@ -79,6 +93,8 @@ def run(
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.2, return_when="FIRST_COMPLETED")
+                if isinstance(executor, Processes):
+                    executor.pass_on()
                 for future in finished:
                     answers[futures[future]] = future.result()
                     done(future.result())
@@ -122,8 +138,10 @@ def _interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _prepare(asked: Any) -> None:
+def _prepare(asked: Any, told: Any) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the parent decides; Ctrl-C reaches the whole terminal group
     interrupt_when(asked.is_set)
+    told.cancel_join_thread()  # what nobody listens to any more must not keep a worker alive
+    news.listen(told.put)

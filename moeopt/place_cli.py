@@ -73,8 +73,16 @@ def place(
     count = len(problem.workload.layers)
     begun = time.perf_counter()
     with progress(quiet=as_json) as follow, processes(worker_count(workers, layers=count)) as executor:
-        step = follow(f"{method}, {count} layers", count)
-        result = solve(problem, chosen, stop=stop, seed=seed, executor=executor, on_layer=lambda _: step())
+        bar = follow(f"{method}, {count} layers", count)
+        result = solve(
+            problem,
+            chosen,
+            stop=stop,
+            seed=seed,
+            executor=executor,
+            on_layer=lambda _: bar(),
+            on_news=bar.hear,
+        )
     answer = summarise(problem, result, seconds=time.perf_counter() - begun)
     answer["message"] = "; ".join(text for text in (answer["message"], note) if text)
     if output is not None and result.placement is not None:

@@ -68,12 +68,21 @@ class Prices:
         rounded = np.rint(np.maximum(discounts, 0) * scale).astype(np.int64)
         used = rounded > 0
         triples, rounded = triples[used], rounded[used]
-        reduced = columns.cost * scale - columns.priced(experts)
-        reduced += discounted(columns.members, triples, discounts=rounded, n_experts=columns.n_experts)
+        free = cls(scale, experts, 0, triples, rounded, np.empty(0, np.int64))
+        reduced = free.reduced_costs(columns)
         price = 0 if columns.full else min(0, int(np.rint(group * scale)))
         least = int(reduced.min())
         price = least if columns.full else min(price, least)
         return cls(scale, experts, price, triples, rounded, reduced - price)
+
+    def reduced_costs(self, columns: Columns) -> NDArray[np.int64]:
+        """int64 [columns]: of any blocks at these prices."""
+        extra = discounted(
+            columns.members, self.triples, discounts=self.discounts, n_experts=columns.n_experts
+        )
+        return np.asarray(
+            columns.cost * self.scale - columns.priced(self.experts) - self.group + extra, np.int64
+        )
 
     def dual(self, columns: Columns) -> int:
         """Scaled bound on the sum of block costs."""

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from dataclasses import fields as fields_of
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Self
@@ -122,11 +121,9 @@ class Problem:
 
     def mixed(self, mixture: Sequence[int]) -> "Problem":
         """Without the tail, family f weighing mixture[f] * family_units[f]: its optimum bounds this one from below."""
-        weights = tuple((np.asarray(mixture, np.int64) * self.family_units).tolist())
         from moeopt.mixtures import Mixed
 
-        own = {field.name: getattr(self, field.name) for field in fields_of(Problem)}
-        return Mixed(**{**own, "tail": None, "family_weights": None}, mixture=weights)
+        return Mixed.of(self, (np.asarray(mixture, np.int64) * self.family_units).tolist())
 
     @cached_property
     def total_weight(self) -> int:

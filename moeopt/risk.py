@@ -88,6 +88,27 @@ class Risk:
             unit * -(-bound // unit) for unit, mass in zip(self.units, self.masses, strict=True) if mass
         )
 
+    def multiple(self, weights: Sequence[int]) -> Fraction:
+        """The largest x such that no answer has an objective below x times its cost at these token weights.
+
+        That is, the largest for which m_f = x weights[f] / units[f] is a mixture but for its sum, which may be less.
+        ValueError unless the weights are at least 0, some above, and 0 where a family does not count.
+        """
+        if len(weights) != len(self.masses):
+            raise ValueError(
+                f"a weight for each of {len(self.masses)} families is needed, found {len(weights)}"
+            )
+        shares = []
+        for family, (weight, mass, unit) in enumerate(zip(weights, self.masses, self.units, strict=True)):
+            if weight < 0 or (weight and not mass):
+                raise ValueError(f"family {family} of mass {mass} must not weigh {weight}")
+            if weight:
+                shares.append((Fraction(weight, unit), mass))
+        if not shares:
+            raise ValueError("some family must weigh more than 0")
+        whole = Fraction(self.total) / sum(share for share, _ in shares)
+        return min(whole, *(mass / share for share, mass in shares))
+
     def refusal(self, mixture: Sequence[int]) -> str:
         """Why the numbers are no mixture; empty when they are one."""
         if len(mixture) != len(self.masses):

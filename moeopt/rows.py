@@ -199,6 +199,7 @@ class _Best:
     clock: Clock
     found: Any = None
     cost: int | None = None
+    bound: int | None = None
     reason: str = ""
     history: list[Event] = field(default_factory=list)
 
@@ -210,8 +211,13 @@ class _Best:
         if self.cost is not None and cost >= self.cost:
             return False
         self.found, self.cost = answer, cost
-        self.history.append(Event(self.clock.elapsed, cost, None))
+        self.history.append(Event(self.clock.elapsed, cost, self.bound))
         return True
+
+    def raise_bound(self, bound: int) -> None:
+        if self.bound is None or bound > self.bound:
+            self.bound = bound
+            self.history.append(Event(self.clock.elapsed, self.cost, bound))
 
 
 def _prepare(

@@ -15,7 +15,6 @@ from moeopt.certificate import Proof
 from moeopt.formulation import Provable, Separable, Startable
 from moeopt.judged import Best
 from moeopt.multipliers import exact_bound, whole_multipliers
-from moeopt.result import Event
 from moeopt.searched import search_first, searchable
 from moeopt.solvers.door import Outcome, Session, WorkerDied
 from moeopt.solvers.door import Status as Ending
@@ -136,7 +135,7 @@ class RowSearch:
             self.message = f"the bound is not certified: {refusal}"
             return
         self.proof = proof
-        self.best.history.append(Event(self.clock.elapsed, self.best.cost, bound))
+        self.best.raise_bound(bound)
 
     def _root(self) -> Multipliers:
         """Multipliers of the listed rows: any prove something, and the checker knows no others."""

@@ -81,13 +81,12 @@ def close(
         near = np.flatnonzero(prices.reduced <= budget)
         search = Search.over(
             columns.members[near],
-            prices.reduced[near],
-            cost=columns.cost[near],
-            budget=budget,
+            prices.reduced[near, None],
+            cost=columns.cost[near, None],
+            budgets=np.array([budget]),
             ceiling=ceiling,
-            scale=prices.scale,
-            base=base,
-            empty=prices.empty,
+            limits=lambda below: np.array([prices.scale * below + base]),
+            empty=np.array([prices.empty]),
             n_experts=columns.n_experts,
             groups=columns.groups,
             labels=near,
@@ -99,7 +98,7 @@ def close(
         if not finished:
             return Closing(searched, False, nodes)
         # Where a cover was found, the search went on below it; above its budget nothing was looked at.
-        searched = search.budget
+        searched = int(search.budgets[0])
         budget = max(int(budget * GROWTH), budget + 1)
 
 

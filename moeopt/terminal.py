@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from moeopt.news import News
+
 EXIT_CODES = {"infeasible-claimed": 3, "none-found": 3, "interrupted": 130, "disagreement": 1}
 
 
@@ -39,9 +41,34 @@ def show(answer: dict[str, Any], draw: Callable[[], list[Any]], *, as_json: bool
             console.print(item)
 
 
+class Bar:
+    """One bar: called, it steps; `hear` shows the last cost and bound of the layer that told them."""
+
+    def __init__(self, bars: Any, text: str, total: int) -> None:
+        self._bars, self._text, self._task = bars, text, bars.add_task(text, total=total)
+
+    def __call__(self) -> None:
+        """One step more is done."""
+        self._bars.advance(self._task)
+
+    def hear(self, news: News) -> None:
+        """Write the values of a layer behind the text."""
+        self._bars.update(self._task, description=f"{self._text} · {told(news)}")
+
+
+def told(news: News) -> str:
+    """What a layer has now, in a few words."""
+    if news.cost is None:
+        return f"layer {news.layer_id}: bound {news.bound:,}"
+    if news.bound is None:
+        return f"layer {news.layer_id}: cost {news.cost:,}"
+    gap = (news.cost - news.bound) / news.cost if news.cost else 0.0
+    return f"layer {news.layer_id}: cost {news.cost:,}, bound {news.bound:,} ({100 * gap:.2f} %)"
+
+
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Start bars on standard error where somebody looks at it: follow(text, total) gives a function that steps one."""
+def progress(*, quiet: bool) -> Iterator[Callable[[str, int], Bar]]:
+    """Start bars on standard error where somebody looks at it: follow(text, total) gives a bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -51,8 +78,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None]
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
     ) as bars:
 
-        def follow(text: str, total: int) -> Callable[[], None]:
-            task = bars.add_task(text, total=total)
-            return lambda: bars.advance(task)
+        def follow(text: str, total: int) -> Bar:
+            return Bar(bars, text, total)
 
         yield follow

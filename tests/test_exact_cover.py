@@ -43,13 +43,12 @@ def covers(draw: st.DrawFn) -> dict[str, Any]:
 def search_over(case: dict[str, Any], *, budget: int, ceiling: int) -> Search:
     return Search.over(
         case["members"],
-        case["reduced"],
-        cost=case["cost"],
-        budget=budget,
+        case["reduced"][:, None],
+        cost=case["cost"][:, None],
+        budgets=np.array([budget]),
         ceiling=ceiling,
-        scale=SCALE,
-        base=-SCALE - case["dual"],
-        empty=case["empty"],
+        limits=lambda below: np.array([SCALE * (below - 1) - case["dual"]]),
+        empty=np.array([case["empty"]]),
         n_experts=case["n_experts"],
         groups=case["groups"],
         labels=np.arange(len(case["cost"])) + 100,
@@ -112,7 +111,11 @@ def test_pauses_change_nothing(case: dict[str, Any], step: int) -> None:
     while (state := paused.run(step)) != DONE:
         assert state == PAUSED
     assert (paused.best == whole.best).all()
-    assert (paused.nodes, paused.ceiling, paused.budget) == (whole.nodes, whole.ceiling, whole.budget)
+    assert (paused.nodes, paused.ceiling, int(paused.budgets[0])) == (
+        whole.nodes,
+        whole.ceiling,
+        int(whole.budgets[0]),
+    )
 
 
 @pytest.mark.parametrize("experts", [64, 65, 130])
@@ -123,13 +126,12 @@ def test_experts_beyond_one_machine_word_are_covered_too(experts: int) -> None:
     count = len(pairs)
     search = Search.over(
         pairs,
-        np.zeros(count, np.int64),
-        cost=np.ones(count, np.int64),
-        budget=10,
+        np.zeros((count, 1), np.int64),
+        cost=np.ones((count, 1), np.int64),
+        budgets=np.array([10]),
         ceiling=10**6,
-        scale=1,
-        base=0,
-        empty=0,
+        limits=lambda below: np.array([below]),
+        empty=np.array([0]),
         n_experts=experts,
         groups=(experts + 1) // 2,
         labels=np.arange(count),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass, field, replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,16 @@ Demand = tuple[list[int], int, int]  # members, tokens, multiplier
 
 @dataclass(frozen=True)
 class Prices:
+    """`sole`: of the only copy of each expert told apart; `copies`: of each expert, nothing if not given."""
+
     scale: int
     prices: list[list[int]]
     load_prices: list[int]
+    sole: dict[int, int] = field(default_factory=dict)
+    copies: list[int] = field(default_factory=list)
+
+    def copy_price(self, expert: int) -> int:
+        return self.copies[expert] if self.copies else 0
 
 
 def proof_of(problem: Problem, bound: Any, numbers: Any) -> Proof:
@@ -58,48 +65,90 @@ def parts(content: set[int], members: list[int]) -> list[list[int]]:
     return [list(part) for size in range(len(held) + 1) for part in combinations(held, size)]
 
 
-def share_of(problem: Problem, own: Prices, content: set[int]) -> int:
+def load_of(problem: Problem, expert: int) -> int:
+    return sum(tokens for members, tokens, _ in demands_of(problem) if expert in members)
+
+
+def share_of(problem: Problem, own: Prices, content: set[int], sole: set[int]) -> int:
     """What a GPU contributes at least: for the best load price, of every token the best part by trying all."""
     shares = []
     for load_price in own.load_prices:
         share = -load_price * (problem.load_cap or 0)
+        share -= sum(own.sole[e] if e in sole else own.copy_price(e) for e in content)
         for (members, tokens, q), row in zip(demands_of(problem), own.prices, strict=True):
             touched = own.scale * unit_of(problem) * tokens * q
+            forced = {i for i, e in enumerate(members) if e in sole}
             share += min(
-                touched * bool(part) - sum(row[i] - load_price * tokens for i in part)
+                touched * bool(part) - sum((0 if i in forced else row[i]) - load_price * tokens for i in part)
                 for part in parts(content, members)
+                if forced <= set(part)
             )
         shares.append(share)
     return max(shares)
 
 
+def markings(problem: Problem, own: Prices, content: tuple[int, ...]) -> list[set[int]]:
+    """Which experts of a content may be the only copies."""
+    told = [e for e in content if e in own.sole]
+    every = [set(sole) for size in range(len(told) + 1) for sole in combinations(told, size)]
+    cap = problem.load_cap
+    return [sole for sole in every if cap is None or sum(load_of(problem, e) for e in sole) <= cap]
+
+
 def floors_of(problem: Problem, own: Prices) -> list[int]:
-    """The least share for each number of slots, over all contents that fit."""
-    experts = problem.workload.n_experts
+    """The least share for each number of slots, over all marked contents that fit, or fill it if all slots are used."""
+    experts, slots = problem.workload.n_experts, problem.cluster.slots_of.tolist()
     share = {
-        content: share_of(problem, own, set(content))
-        for size in range(min(int(problem.cluster.slots_of.max()), experts) + 1)
+        content: min(share_of(problem, own, set(content), sole) for sole in markings(problem, own, content))
+        for size in range(min(max(slots), experts) + 1)
         for content in combinations(range(experts), size)
     }
+    full = experts + problem.replicas >= sum(min(own_slots, experts) for own_slots in slots)
     return [
-        min(value for content, value in share.items() if len(content) <= slots)
-        for slots in sorted(set(problem.cluster.slots_of.tolist()))
+        min(
+            value
+            for content, value in share.items()
+            if len(content) == min(own_slots, experts) or (not full and len(content) < own_slots)
+        )
+        for own_slots in sorted(set(slots))
     ]
+
+
+def least_paid(problem: Problem, own: Prices) -> int:
+    """What experts pay at least, by trying all numbers of copies."""
+    experts, gpus = problem.workload.n_experts, problem.cluster.gpus
+    room = sum(min(slots, experts) for slots in problem.cluster.slots_of.tolist())
+    paid = [0] * experts
+    for (members, _, _), row in zip(demands_of(problem), own.prices, strict=True):
+        for e, price in zip(members, row, strict=True):
+            paid[e] += price
+    return min(
+        sum(
+            own.sole[e] if c == 1 and e in own.sole else paid[e] + c * own.copy_price(e)
+            for e, c in enumerate(counts)
+        )
+        for counts in product(range(1, gpus + 1), repeat=experts)
+        if sum(counts) == min(experts + problem.replicas, room)
+    )
 
 
 def bound_of(problem: Problem, own: Prices, floors: list[int]) -> int:
     distinct = sorted(set(problem.cluster.slots_of.tolist()))
-    total = sum(sum(row) for row in own.prices)
+    total = least_paid(problem, own)
     total += sum(floors[distinct.index(slots)] for slots in problem.cluster.slots_of.tolist())
     weight = sum(tokens * q for _, tokens, q in demands_of(problem))
     return -(-(total - own.scale * unit_of(problem) * weight) // own.scale)
 
 
 def numbers_of(own: Prices, floors: list[int]) -> dict[str, Any]:
+    """Of three experts where copies have no price."""
     return {
         "scale": own.scale,
         "prices": own.prices,
         "load_prices": own.load_prices,
+        "told_apart": list(own.sole),
+        "sole_prices": list(own.sole.values()),
+        "copy_prices": own.copies or [0, 0, 0],
         "floors": floors,
     }
 
@@ -118,7 +167,20 @@ def drawn_prices(problem: Problem, rng: np.random.Generator) -> Prices:
         prices.append(
             [free + int(whole * rng.choice([0, 1, 1, 1.3]) / rng.integers(1, k + 1)) for _ in range(k)]
         )
-    return Prices(scale, prices, load_prices)
+    experts, weights = problem.workload.n_experts, dict.fromkeys(range(problem.workload.n_experts), 0)
+    for members, tokens, q in demands:
+        for e in members:
+            weights[e] += scale * unit_of(problem) * tokens * q
+    told = sorted(rng.permutation(experts)[: rng.integers(0, experts + 1)].tolist())
+    full = experts + problem.replicas >= int(np.minimum(problem.cluster.slots_of, experts).sum())
+    lowest = -1.0 if full else 0.0
+    return Prices(
+        scale,
+        prices,
+        load_prices,
+        {e: int(weights[e] * rng.uniform(-0.5, 2)) for e in told},
+        [int(weights[e] * rng.uniform(lowest, 1) * rng.integers(0, 2)) for e in range(experts)],
+    )
 
 
 def climbed(problem: Problem, own: Prices, rng: np.random.Generator, *, steps: int) -> Prices:
@@ -129,7 +191,8 @@ def climbed(problem: Problem, own: Prices, rng: np.random.Generator, *, steps: i
         row = prices[rng.integers(len(prices))]
         at = rng.integers(len(row))
         row[at] = max(0, int(row[at] + (sum(row) + own.scale) * rng.normal() / 2))
-        moved = replace(own, prices=prices)
+        sole = {e: price + int((abs(price) + own.scale) * rng.normal() / 3) for e, price in own.sole.items()}
+        moved = replace(own, prices=prices, sole=sole if rng.random() < 0.5 else own.sole)
         if (bound := bound_of(problem, moved, floors_of(problem, moved))) >= best:
             own, best = moved, bound
     return own
@@ -182,6 +245,9 @@ GOOD: Mapping[str, Any] = {
     "scale": 2,
     "prices": [[12, 12], [6, 8]],
     "load_prices": [0, 1],
+    "told_apart": [],
+    "sole_prices": [],
+    "copy_prices": [0, 0, 0],
     "floors": [-10],
 }
 
@@ -241,7 +307,28 @@ def test_the_checker_of_certificates_knows_the_kind() -> None:
         ({"floors": [-10, -10]}, "floors must list one for each of 1 numbers of slots, found [-10, -10]"),
         ({"floors": -10}, "floors must list one for each of 1 numbers of slots, found -10"),
         ({"floors": [-10.0]}, "a floor must be a whole number, found -10.0"),
-        ({"more": 1}, "expected ['floors', 'load_prices', 'prices', 'scale']"),
+        ({"told_apart": [0]}, "sole_prices must list 1, found []"),
+        ({"told_apart": 0}, "told_apart must be a list, found 0"),
+        ({"told_apart": [-1]}, "an expert told apart must be at least 0, found -1"),
+        ({"told_apart": [True]}, "an expert told apart must be a whole number, found True"),
+        ({"told_apart": [3]}, "told_apart must ascend and be below 3, found [3]"),
+        ({"told_apart": [1, 0]}, "told_apart must ascend and be below 3, found [1, 0]"),
+        ({"told_apart": [1, 1]}, "told_apart must ascend and be below 3, found [1, 1]"),
+        ({"told_apart": [0], "sole_prices": [18.0]}, "one of sole_prices must be a whole number, found 18.0"),
+        ({"told_apart": [0], "sole_prices": [16]}, "the numbers prove 0, the certificate says 1"),
+        ({"told_apart": [0], "sole_prices": [19]}, "holds [0, 1], alone [0], contributes -11, below"),
+        ({"sole_prices": [0]}, "sole_prices must list 0, found [0]"),
+        ({"sole_prices": None}, "sole_prices must list 0, found None"),
+        ({"copy_prices": [0, 0]}, "copy_prices must list 3, found [0, 0]"),
+        ({"copy_prices": [0, 0, 0.0]}, "one of copy_prices must be a whole number, found 0.0"),
+        ({"copy_prices": [1, 0, 0]}, "a GPU that holds [0, 1] contributes -11, below the floor -10"),
+        ({"copy_prices": [0, 0, -2]}, "the numbers prove -1, the certificate says 1"),
+        ({"copy_prices": [0, 0, LARGEST]}, "too large to be checked in 64-bit arithmetic"),
+        ({"copy_prices": [0, 0, -LARGEST - 1]}, "one of copy_prices must be at least"),
+        (
+            {"more": 1},
+            "expected ['copy_prices', 'floors', 'load_prices', 'prices', 'scale', 'sole_prices', 'told_apart']",
+        ),
     ],
 )
 def test_an_altered_number_is_refused_with_its_name(change: dict[str, Any], words: str) -> None:
@@ -255,13 +342,37 @@ def test_a_missing_number_is_refused(name: str) -> None:
     numbers = {key: value for key, value in GOOD.items() if key != name}
     for found in (numbers, None):
         refused = check_usage(problem, proof_of(problem, 1, found))
-        assert "expected ['floors', 'load_prices', 'prices', 'scale']" in refused
+        assert (
+            "expected ['copy_prices', 'floors', 'load_prices', 'prices', 'scale', 'sole_prices', 'told_apart']"
+            in refused
+        )
 
 
 @pytest.mark.parametrize("bound", [True, 1.0, "1", None])
 def test_a_bound_is_a_whole_number(bound: object) -> None:
     problem = two_tokens_move()
     assert "the bound must be a whole number" in check_usage(problem, proof_of(problem, bound, GOOD))
+
+
+def test_copies_have_no_reward_where_slots_stay_free() -> None:
+    """Three experts, four slots, no replicas: a reward for one more copy would pay for what no plan has to have."""
+    problem = two_tokens_move(replicas=0, load_tolerance=None)
+    free = {**GOOD, "load_prices": [0], "floors": [-14]}
+    assert check_usage(problem, proof_of(problem, -3, free)) == ""
+    found = check_usage(problem, proof_of(problem, -3, {**free, "copy_prices": [0, 0, -1]}))
+    assert found == "usage proof: where slots stay free copy_prices must be at least 0, found -1"
+
+
+def test_an_only_copy_serves_all_its_tokens_where_it_is() -> None:
+    """{0, 1} is touched by 8 tokens, 6 + 2 paid; {0, 2} as well; {1, 2} by 8, 2 + 2 paid. 6 + 2 + 2 - 8 = 2."""
+    problem = two_tokens_move(replicas=0, load_tolerance=None)
+    own = Prices(1, [[0, 0], [0, 0]], [0], {0: 6, 1: 2, 2: 2})
+    assert floors_of(problem, own) == [0]
+    assert check_usage(problem, proof_of(problem, 2, numbers_of(own, [0]))) == ""
+    assert brute_force(problem)[0] == 2
+    dearer = replace(own, sole={0: 7, 1: 2, 2: 2})
+    refused = check_usage(problem, proof_of(problem, 3, numbers_of(dearer, [0])))
+    assert refused == "usage proof: a GPU that holds [0, 1], alone [0, 1], contributes -1, below the floor 0"
 
 
 def test_without_a_load_tolerance_load_has_no_price() -> None:
@@ -274,8 +385,9 @@ def test_without_a_load_tolerance_load_has_no_price() -> None:
 def test_the_largest_numbers_are_checked_exactly() -> None:
     """Half of the limit each, and a price of all the tokens: sums in Python integers and in 64 bits agree."""
     problem = two_tokens_move()
-    for prices in ([[LARGEST - 3, 0], [1, 1]], [[1 << 60, 1 << 60], [1 << 60, (1 << 60) - 1]]):
-        own = Prices(1 << 58, prices, [0, (1 << 58) - 1])
+    half = 1 << 59
+    for prices in ([[LARGEST - 3, 0], [1, 1]], [[half, half], [half, half - 1]]):
+        own = Prices(1 << 57, prices, [0, (1 << 57) - 1], {0: half}, [half, -half, half - 1])
         floors = floors_of(problem, own)
         bound = bound_of(problem, own, floors)
         assert check_usage(problem, proof_of(problem, bound, numbers_of(own, floors))) == ""
@@ -323,6 +435,9 @@ def free_numbers(problem: Problem) -> dict[str, Any]:
         "scale": 1,
         "prices": [[0] * problem.workload.top_k for _ in demands_of(problem)],
         "load_prices": [0],
+        "told_apart": [],
+        "sole_prices": [],
+        "copy_prices": [0] * problem.workload.n_experts,
         "floors": [0] * sizes,
     }
 

@@ -92,8 +92,9 @@ class Blocks:
         model.cost = pyo.Objective(
             expr=columns.offset + sum(int(columns.cost[b]) * model.z[b] for b in model.B), sense=pyo.minimize
         )
+        nothing = 0 * model.z_empty  # an expert that no admissible content holds still has its row
         model.cover = pyo.Constraint(
-            model.E, rule=lambda m, e: sum(m.z[b] for b in m.B if e in contents_of[b]) == 1
+            model.E, rule=lambda m, e: nothing + sum(m.z[b] for b in m.B if e in contents_of[b]) == 1
         )
         model.gpus = pyo.Constraint(expr=model.z_empty + sum(model.z[b] for b in model.B) == columns.groups)
         model.problem, model.columns = problem, columns

@@ -52,7 +52,40 @@ class Families:
             return reason
         if problem.risk is None:
             return "states the worst families: the problem has no tail"
-        return inner_formulation(self.inner, _mean(problem), names=INNER)[1]
+        return (
+            "" if self._by_blocks(problem) else inner_formulation(self.inner, _mean(problem), names=INNER)[1]
+        )
+
+    def _by_blocks(self, problem: Problem) -> bool:
+        """Whether the contents of a GPU can be listed underneath: then no rows are needed."""
+        from moeopt_formulations.blocks import Blocks
+
+        return (self.inner in ("", "blocks") or isinstance(self.inner, Blocks)) and not Blocks().supports(
+            _mean(problem)
+        )
+
+    def tail_columns(self, problem: Problem) -> Any:
+        """Every content of a GPU with its cost for each family, `moeopt.tail_columns.TailColumns`.
+
+        None where the formulation underneath states no contents, or they are too many to list. 8 bytes a family and
+        content.
+        """
+        from moeopt.mixtures import Mixed
+        from moeopt.tail_columns import TailColumns
+        from moeopt_formulations.blocks import Blocks
+
+        if problem.risk is None or not self._by_blocks(problem):
+            return None
+        one = np.eye(len(problem.risk.masses), dtype=np.int64).tolist()
+        listed = [Blocks().columns(Mixed.of(problem, weights)) for weights in one]
+        return TailColumns(
+            listed[0].members,
+            np.stack([columns.cost for columns in listed], axis=1),
+            np.array([columns.offset for columns in listed], np.int64),
+            problem.risk,
+            listed[0].n_experts,
+            listed[0].groups,
+        )
 
     def build(self, problem: Problem) -> Any:
         import pyomo.environ as pyo

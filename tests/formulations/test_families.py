@@ -144,9 +144,15 @@ def test_it_says_why_it_does_not_apply() -> None:
 
 def test_too_many_columns_are_refused_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     from moeopt import overlays
+    from moeopt_formulations import blocks
 
-    monkeypatch.setattr(overlays, "LARGEST_WIDTH", 15)
-    assert "blocks: 16 columns, the limit is 15" in Families("blocks").supports(problem_of("0"))
+    assert Families("blocks").supports(problem_of("0")) == ""
+    monkeypatch.setattr(blocks, "LARGEST_WORK", 15)
+    assert "too much work" in Families("blocks").supports(problem_of("0"))
+    monkeypatch.setattr(blocks, "LARGEST_WORK", 1 << 40)
+    monkeypatch.setattr(blocks, "LARGEST_COUNT", 5)
+    assert "enumeration ends at 5" in Families("blocks").supports(problem_of("0"))
+    tail = problem_of("0", objective="cut")
     monkeypatch.setattr(overlays, "MOST_EXPERTS", 5)
     tail = problem_of("0", objective="cut")
     assert "too many lazy rows to list for 6 experts" in Families(Pairs()).supports(tail)

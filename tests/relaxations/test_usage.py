@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from moeopt import registry
+from moeopt.api import solve
 from moeopt.checker import check_layer
 from moeopt.cluster import Cluster
 from moeopt.generator import Generator
 from moeopt.problem import Problem
 from moeopt.relaxations.counting import counting_proof
-from moeopt.relaxations.usage import Usage, usage_proof
+from moeopt.relaxations.usage import Prices, Usage, usage_proof
 from moeopt.stop import Clock, Stop
 from moeopt.testing import brute_force
 from tests.replica_strategies import replica_problems
@@ -72,13 +74,51 @@ def test_what_it_does_not_bound_it_leaves_to_others() -> None:
 
 
 def test_tables_and_contents_agree_with_a_count_by_hand() -> None:
-    problem = small()
+    problem = small(load_tolerance="0.1")
     usage = Usage.of(problem)
     rng = np.random.default_rng(0)
-    prices = (rng.random(usage.members.shape) * 2 * usage.weights[:, None]).astype(np.int64)
-    (found,) = usage.worth(prices, weights=usage.weights, activation=0)
-    (contents,) = usage.contents
-    for row in rng.permutation(len(contents))[:20]:
-        inside = np.isin(usage.members, contents[row])
-        paid = np.where(inside, prices, 0).sum(axis=1)
-        assert found[row] == np.minimum(0, usage.weights - paid).sum()
+    weights = usage.expert_weights
+    prices = Prices(
+        (rng.random(usage.members.shape) * 2 * usage.weights[:, None]).astype(np.int64),
+        (rng.random(12) * weights).astype(np.int64),
+        (rng.normal(size=12) * weights).astype(np.int64),
+    )
+    ((found, _),) = usage.worth(prices, weights=usage.weights, levels=[1])
+    (part,) = usage.listings
+    for row in rng.permutation(len(part.rows))[:50]:
+        content, marks = part.contents[part.rows[row]], part.marks[row]
+        sole = content[(marks >> np.arange(4) & 1) == 1]
+        others = np.setdiff1d(content, sole)
+        forced = np.isin(usage.members, sole).sum(axis=1)
+        saved = np.maximum(0, prices.members - usage.tokens[:, None])
+        net = (
+            usage.weights
+            + forced * usage.tokens
+            - np.where(np.isin(usage.members, others), saved, 0).sum(axis=1)
+        )
+        worth = np.where(forced > 0, net, np.minimum(0, net)).sum() - usage.cap
+        assert found[row] == worth - prices.sole[sole].sum() - prices.copies[others].sum()
+
+
+def test_every_marked_content_is_listed_that_can_be_loaded_so() -> None:
+    usage = Usage.of(small(load_tolerance="0.1"))
+    (part,) = usage.listings
+    assert usage.told.all()
+    loads = np.zeros(12, np.int64)
+    np.add.at(loads, usage.members, usage.tokens[:, None])
+    marked = part.marks[:, None] >> np.arange(4) & 1
+    listed = set(zip(part.rows.tolist(), part.marks.tolist(), strict=True))
+    assert len(listed) == len(part.rows)
+    assert ((marked * loads[part.contents[part.rows]]).sum(axis=1) <= usage.cap).all()
+    every = (np.arange(16)[:, None] >> np.arange(4) & 1) @ loads[part.contents].T
+    assert len(listed) == (every <= usage.cap).sum()
+
+
+def test_without_replicas_every_copy_is_an_only_one_and_the_bound_is_near() -> None:
+    problem = replace(small(), replicas=0, cluster=Cluster.of(gpus=4, slots=3))
+    proof = usage_proof(problem, clock=rounds(400), seed=0, cost=None)
+    assert proof is not None
+    assert proof.numbers["told_apart"] == list(range(12))
+    optimum = solve(problem, registry.named_method("blocks"), stop=Stop(seconds=60)).cost
+    assert optimum is not None
+    assert 0.9 * optimum < proof.bound <= optimum
