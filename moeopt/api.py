@@ -11,11 +11,12 @@ import numpy as np
 from moeopt import parallel, registry
 from moeopt.certificate import Certificate
 from moeopt.cluster import Cluster
-from moeopt.method import Method
+from moeopt.method import Method, Resuming
 from moeopt.news import News, heard, silence
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
+from moeopt.resuming import Known, known_layers, no_weaker, settled
 from moeopt.stop import Stop
 from moeopt.storage import PathLike
 from moeopt.trace import Trace
@@ -28,16 +29,19 @@ def solve(
     stop: Stop | None = None,
     seed: int = 0,
     start: Placement | None = None,
+    resume: Certificate | PathLike | None = None,
     executor: Executor | None = None,
     on_layer: Callable[[Result], object] = lambda result: None,
     on_news: Callable[[News], object] = lambda news: None,
 ) -> Result:
     """Solve every layer of `problem` and join the results.
 
-    `stop` (default 60 seconds a layer) limits each layer; `executor` runs the layers in parallel, without one they run
-    here in turn; `on_layer` is called with each layer's result as it arrives, `on_news` with every better placement and
-    bound while a layer runs (of an executor's, where it is one of `moeopt.parallel.processes`, or of threads). After
-    Ctrl-C the layers that have no placement yet get that of lpt, and the status is "interrupted". Raises ValueError
+    `stop` (default 60 seconds a layer) limits each layer; `resume` goes on from the certificate of an earlier run, or
+    its file: layers that it proved are checked and kept, the others start from its placement and prices, and no bound
+    gets weaker; `executor` runs the layers in parallel, without one they run here in turn; `on_layer` is called with
+    each layer's result as it arrives, `on_news` with every better placement and bound while a layer runs (of an
+    executor's, where it is one of `moeopt.parallel.processes`, or of threads). After Ctrl-C the layers that have no
+    placement yet get that of lpt, and the status is "interrupted". Raises ValueError
     when the method does not treat the problem.
     """
     chosen = registry.named_method(method) if isinstance(method, str) else method
@@ -47,12 +51,20 @@ def solve(
     layers = range(len(problem.workload.layers))
     if reason := chosen.supports(problem.layer(0)):
         raise ValueError(f"method {chosen.name} does not treat this problem: {reason}")
+    known = [None] * len(layers) if resume is None else known_layers(resume, problem)
     tasks = [
         (
             _solve_layer,
-            (chosen, problem.layer(index), stop, seed, None if start is None else start.layer(index)),
+            (
+                chosen,
+                problem.layer(index),
+                stop,
+                seed,
+                None if start is None else start.layer(index),
+                earlier,
+            ),
         )
-        for index in layers
+        for index, earlier in zip(layers, known, strict=True)
     ]
     with heard(on_news):
         answers, interrupted = parallel.run(
@@ -82,7 +94,11 @@ def _warm(method: Method, *, objective: str, replicas: bool, capped: bool) -> No
             method.solve(problem, stop=Stop(seconds=None, candidates=1), seed=0)
 
 
-def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start: Placement | None) -> Result:
+def _solve_layer(
+    method: Method, problem: Problem, stop: Stop, seed: int, start: Placement | None, known: Known | None
+) -> Result:
+    if known is not None and (before := settled(problem, known)) is not None:
+        return replace(before, method=repr(method), seed=seed)
     _warm(
         method,
         objective=problem.objective,
@@ -91,7 +107,13 @@ def _solve_layer(method: Method, problem: Problem, stop: Stop, seed: int, start:
     )
     mixed = np.random.SeedSequence([seed, problem.workload.layer_ids[0]]).generate_state(1)[0]
     layer_seed = int(mixed) >> 1  # solvers take 31 bits
-    result = method.solve(problem, stop=stop, seed=layer_seed, start=start)
+    if known is None:
+        result = method.solve(problem, stop=stop, seed=layer_seed, start=start)
+    else:
+        start = known.placement if start is None else start
+        earlier = {"earlier": known.proof} if isinstance(method, Resuming) else {}
+        result = method.solve(problem, stop=stop, seed=layer_seed, start=start, **earlier)
+        result = no_weaker(problem, result, known=known)
     if result.status == "interrupted" and result.placement is None:
         return _unsolved(method, problem, seed)
     return replace(result, seed=seed)

@@ -6,7 +6,7 @@ from moeopt import registry
 from moeopt.certificate import Proof
 from moeopt.heuristics.mixture import Mixture
 from moeopt.heuristics.swap import Swap
-from moeopt.method import Incumbent, Method, check_supported
+from moeopt.method import Incumbent, Method, Resuming, check_supported
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
@@ -20,7 +20,7 @@ BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
 
 
 @dataclass(frozen=True)
-class Auto(Method):
+class Auto(Resuming):
     """Swap search for a good placement; then the first exact method of `exact` that treats the problem proves it.
 
     Where no exact method applies, search alone, with the bound of a relaxation: semidefinite, or of usage for copies.
@@ -34,7 +34,15 @@ class Auto(Method):
     name = "auto"
     summary = "search, then a proof by priced, blocks, pairs, families, migration or covers where one of them applies"
 
-    def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
+    def solve(
+        self,
+        problem: Problem,
+        *,
+        stop: Stop,
+        seed: int,
+        start: Placement | None = None,
+        earlier: Proof | None = None,
+    ) -> Result:
         """Search, prove, and say in one line what was chosen and why."""
         check_supported(self, problem)
         clock = stop.start()
@@ -57,10 +65,15 @@ class Auto(Method):
                     result, method=repr(self), message=result.message or f"search and proof by {name}"
                 )
             # A proof finds the optimum by itself; search only has to give it a good start.
-            found = (OPENING if problem.risk is None else OPENING_TAIL).solve(problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start)
+            found = (OPENING if problem.risk is None else OPENING_TAIL).solve(
+                problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start
+            )
             if found.status == "interrupted":
                 return replace(found, method=repr(self))
-            result = method.solve(problem, stop=_rest(stop, clock), seed=seed, start=found.placement)
+            goes_on = {"earlier": earlier} if isinstance(method, Resuming) else {}
+            result = method.solve(
+                problem, stop=_rest(stop, clock), seed=seed, start=found.placement, **goes_on
+            )
             if result.status == "feasible":
                 return self._bounded(result, problem, clock, "swap search", f"no bound by {name} in the time")
             message = result.message or f"swap search, then proof by {name}"

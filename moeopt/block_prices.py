@@ -1,5 +1,6 @@
 """Prices of experts and GPUs where blocks are too many to list: column generation, boxed and smoothed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ class BlockPrices:
 
     Columns come from many local searches at once, at prices smoothed towards the best so far (Wentges, International
     Transactions in Operational Research 4, 1997), inside a box that moves (du Merle, Villeneuve, Desrosiers, Hansen,
-    Discrete Mathematics 194, 1999). They start from a partition, whose every block splits its cost among its experts.
+    Discrete Mathematics 194, 1999). They start from those of an earlier run, or a
+    partition, whose every block splits its cost among its experts.
 
     | field | holds |
     |---|---|
@@ -34,10 +36,18 @@ class BlockPrices:
     | value | of the last linear program, without the offset |
     """
 
-    def __init__(self, blocks: BlockRange, gpu_of: NDArray[np.int64], *, seed: int) -> None:
+    def __init__(
+        self,
+        blocks: BlockRange,
+        gpu_of: NDArray[np.int64],
+        *,
+        seed: int,
+        prices: Sequence[float] | None = None,
+    ) -> None:
         self.blocks = blocks
         self._rng = np.random.default_rng(seed)
-        self.duals, self.group, self.value = shares(blocks, gpu_of), 0.0, 0.0
+        self.duals = shares(blocks, gpu_of) if prices is None else np.array(prices, float)
+        self.group, self.value = 0.0, 0.0
         self._rows = np.empty((0, blocks.slots), np.int16)
         self._costs = np.empty(0, np.int64)
         self._known: set[bytes] = set()

@@ -4,15 +4,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moeopt.certificate import Certificate, Proof
-from moeopt.method import Incumbent, Method, check_supported
+from moeopt.method import Incumbent, Method, Resuming, check_supported
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
+from moeopt.resuming import prices_of
 from moeopt.stop import Clock, Stop
 
 
 @dataclass(frozen=True, repr=False)
-class Exact(Method):
+class Exact(Resuming):
     """Solve a formulation to proof, or as far as the clock allows.
 
     | field | holds |
@@ -38,7 +39,15 @@ class Exact(Method):
         """The formulation's answer."""
         return str(self.formulation.supports(problem))
 
-    def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
+    def solve(
+        self,
+        problem: Problem,
+        *,
+        stop: Stop,
+        seed: int,
+        start: Placement | None = None,
+        earlier: Proof | None = None,
+    ) -> Result:
         """Columns where the formulation prices or lists them, rows otherwise."""
         check_supported(self, problem)
         clock = stop.start()
@@ -46,7 +55,7 @@ class Exact(Method):
         if start is not None:
             incumbent.offer(start)
         if hasattr(self.formulation, "block_range"):
-            return self._priced(incumbent, clock=clock, seed=seed)
+            return self._priced(incumbent, clock=clock, seed=seed, earlier=earlier)
         if hasattr(self.formulation, "columns"):
             return self._partition(incumbent, clock=clock, seed=seed)
         if hasattr(self.formulation, "tail_columns"):
@@ -86,7 +95,7 @@ class Exact(Method):
         proof = self._proof(incumbent, bound=bound, numbers=prices.numbers(columns, bound=bound))
         return conclude(self, incumbent, seed=seed, proof=proof)
 
-    def _priced(self, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
+    def _priced(self, incumbent: Incumbent, *, clock: Clock, seed: int, earlier: Proof | None) -> Result:
         from moeopt.balance import lightest
         from moeopt.priced_partition import prove_priced
         from moeopt.solvers.process import WorkerDied
@@ -101,6 +110,7 @@ class Exact(Method):
                 self.formulation.block_range(problem),
                 incumbent=incumbent,
                 gpu_of=start.primary[0],
+                prices=prices_of(earlier, kind="priced"),
                 clock=clock,
                 seed=seed,
                 on_bound=incumbent.raise_bound,

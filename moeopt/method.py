@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from moeopt.certificate import Proof
 from moeopt.dispatch import Dispatch, Plan
 from moeopt.news import News, tell
 from moeopt.placement import Placement
@@ -30,6 +31,22 @@ class Method(ABC):
     @abstractmethod
     def solve(self, problem: Problem, *, stop: Stop, seed: int, start: Placement | None = None) -> Result:
         """Solve a problem of one layer. Same seed, candidates and no time limit: same answer."""
+
+
+class Resuming(Method):
+    """A method that goes on from the proof of an earlier run."""
+
+    @abstractmethod
+    def solve(
+        self,
+        problem: Problem,
+        *,
+        stop: Stop,
+        seed: int,
+        start: Placement | None = None,
+        earlier: Proof | None = None,
+    ) -> Result:
+        """As `Method.solve`; `earlier` is a proof about the same problem, of any kind, not checked again."""
 
 
 @dataclass(frozen=True)

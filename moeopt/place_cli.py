@@ -37,6 +37,10 @@ def place(
     certificate: Annotated[
         Path | None, typer.Option(help="File for the certificate.", show_default=False)
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Certificate of an earlier run to go on from.", show_default=False),
+    ] = None,
     workers: flags.Workers = None,
     as_json: flags.AsJson = False,
 ) -> None:
@@ -79,6 +83,7 @@ def place(
             chosen,
             stop=stop,
             seed=seed,
+            resume=resume,
             executor=executor,
             on_layer=lambda _: bar(),
             on_news=bar.hear,

@@ -1,6 +1,6 @@
 """Set partitions where blocks are too many to list: prices proved by search, then the few blocks that matter."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,15 +88,17 @@ def prove_priced(
     *,
     incumbent: Incumbent,
     gpu_of: NDArray[np.int64],
+    prices: Sequence[float] | None = None,
     clock: Clock,
     seed: int,
     on_bound: Callable[[int], object] = int,
 ) -> Verdict:
     """The best bound proved in the time.
 
-    Prices start from the partition `gpu_of`. Placements found on the way go to `incumbent`.
+    Prices start from those of an earlier run, or else from the partition `gpu_of`. Placements found on the way go
+    to `incumbent`.
     """
-    relaxation = BlockPrices(blocks, gpu_of, seed=seed)
+    relaxation = BlockPrices(blocks, gpu_of, prices=prices, seed=seed)
     relaxation.approach(_part(clock, PRICING_SHARE))
     proved = None
     for proved in _levels(relaxation, clock):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import moeopt as mo
 from moeopt import registry
-from moeopt.cli import main
 from moeopt.method import Heuristic
 from moeopt.problem import Problem
 from moeopt.stop import Clock
+from tests.command_line import Run, caller
 
 TRACE = mo.Generator(
     layers=2, experts=8, top_k=2, tokens=400, requests=16, groups=3, group_size=3, seed=1
@@ -32,32 +30,11 @@ KEYS = {
 }
 
 
-class Answer(NamedTuple):
-    """What a call left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Answer]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["moeopt", "certify", *map(str, words), "--workers", "1"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Answer(ended.value.code, out, err)
-
-    return call
+    """`moeopt certify`, in this process."""
+    call = caller(monkeypatch, capsys)
+    return lambda *words: call("certify", *words, "--workers", "1")
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 import moeopt as mo
 from moeopt.certificate import seal
-from moeopt.cli import main
+from tests.command_line import Answer, Run
 
 GENERATOR = mo.Generator(
     layers=2, experts=8, top_k=2, tokens=400, requests=16, groups=3, group_size=3, seed=1
@@ -45,34 +44,6 @@ PLACEMENT = {
     "layer_ids": [0, 1],
 }
 GENEROUS = 300  # seconds; only a hang takes so long
-
-
-class Answer(NamedTuple):
-    """What a call left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Answer]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["moeopt", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Answer(ended.value.code, out, err)
-
-    return call
 
 
 @pytest.fixture(scope="module")
