@@ -23,7 +23,7 @@ class Proof:
     | layer_id | absolute layer index |
     | digest | of the layer's workload |
     | kind | which check re-proves it: "blocks", "priced", "families", "contents", "pairs", "assignment", "counting",
-      "rows", "semidefinite" or "usage" |
+      "grouping", "rows", "semidefinite" or "usage" |
     | bound | no admissible placement costs less |
     | cost | exact cost of the placement that the certificate carries for this layer; None when it carries none |
     | optimal | the claim bound = cost |

@@ -15,7 +15,7 @@ from moeopt.matrix import Matrix
 from moeopt.method import Incumbent
 from moeopt.pricing import ROOM, TALLEST, coefficients, shared_session
 from moeopt.set_partition import prove
-from moeopt.stop import Clock, Stop
+from moeopt.stop import Clock
 
 LISTED = 200_000  # blocks that a search for negative reduced costs keeps
 FEW, MANY = 2_000, 100_000  # blocks of the first closing search, at least and at most
@@ -99,7 +99,7 @@ def prove_priced(
     to `incumbent`.
     """
     relaxation = BlockPrices(blocks, gpu_of, prices=prices, seed=seed)
-    relaxation.approach(_part(clock, PRICING_SHARE))
+    relaxation.approach(clock.part(PRICING_SHARE))
     proved = None
     for proved in _levels(relaxation, clock):
         on_bound(proved.bound(-1))
@@ -156,7 +156,7 @@ def _close(
     blocks = proved.blocks
     best, inner = proved.bound(-1), None
     if not _ended(incumbent, clock, best):
-        _improve(relaxation, incumbent=incumbent, clock=_part(clock, CLOSING_SHARE / 2), seed=seed)
+        _improve(relaxation, incumbent=incumbent, clock=clock.part(CLOSING_SHARE / 2), seed=seed)
     budget, room = max(1, _spare(proved, incumbent) >> 4), MANY
     while not _ended(incumbent, clock, best):
         limit = _spare(proved, incumbent)
@@ -177,7 +177,7 @@ def _close(
             blocks.columns(search.found),
             proved,
             incumbent=incumbent,
-            clock=clock if budget == limit else _part(clock, CLOSING_SHARE),
+            clock=clock if budget == limit else clock.part(CLOSING_SHARE),
             seed=seed,
         )
         bound = min(bound, proved.bound(budget))
@@ -264,8 +264,3 @@ def _spare(proved: Proved, incumbent: Incumbent) -> int:
         return proved.spare(incumbent.cost)
     dearest = int(np.abs(proved.blocks.pair).sum())
     return proved.spare(proved.blocks.offset + dearest)
-
-
-def _part(clock: Clock, share: float) -> Clock:
-    """A clock for a share of what is left."""
-    return Stop(seconds=None if clock.left is None else max(clock.left * share, 1e-3)).start()

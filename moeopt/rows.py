@@ -16,6 +16,8 @@ from moeopt.checker import check_layer
 from moeopt.claims import claimed_bound, verdict
 from moeopt.contents_checker import check_contents
 from moeopt.formulation import Formulation
+from moeopt.grouping import GroupingProblem
+from moeopt.grouping_checker import check_grouping
 from moeopt.heuristics.migrate import Migrate
 from moeopt.heuristics.mixture import Mixture
 from moeopt.heuristics.replicate import Replicate
@@ -186,6 +188,8 @@ def solve_model(
 
 def check_answer(problem: Judged, proof: Proof) -> str:
     """Why a proof of `solve_model` does not hold; empty when it does."""
+    if proof.kind == "grouping" and isinstance(problem, GroupingProblem):
+        return check_grouping(problem, proof)
     if proof.kind == "contents" and isinstance(problem, Problem):
         return check_contents(problem, proof)
     return check_rows(problem, proof)

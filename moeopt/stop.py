@@ -61,6 +61,11 @@ class Clock:
         """Seconds left, at least 0; None without a limit."""
         return None if self.stop.seconds is None else max(0.0, self.stop.seconds - self.elapsed)
 
+    def part(self, share: float) -> "Clock":
+        """A clock that starts now, for a share of what is left; candidates are not shared."""
+        left = None if self.left is None else max(self.left * share, 1e-3)
+        return Stop(seconds=left, gap=self.stop.gap).start()
+
     @property
     def interrupted(self) -> bool:
         """Whether the user asked to stop."""

@@ -177,8 +177,8 @@ def test_a_bound_is_accepted_exactly_when_no_placement_is_below_it(
         problem = replace(problem, cluster=Cluster(cluster.gpus, 1, cluster.slots, node_cost=2))
     least = least_cost(problem)
     known = 7 if least is None else least
-    for bound in {1, known - 1, known, known + 1, known + 40}:
-        if bound >= 1:
+    for bound in {0, 1, known - 1, known, known + 1, known + 40}:
+        if bound >= 0:
             numbers = right_numbers(problem, bound=bound, seed=seed, sets=sets, plain=plain)
             below = least is not None and least < bound
             reason = f"a placement below the bound {bound} exists" if below else ""
@@ -344,7 +344,7 @@ def test_altered_numbers_are_refused_with_the_reason(
         (10**300, TOO_LARGE),
     ],
 )
-def test_bounds_that_are_not_positive_or_too_large_are_refused(
+def test_bounds_below_nothing_or_too_large_are_refused(
     problem: Problem, numbers: Numbers, claimed: int, words: str
 ) -> None:
     assert said(problem, numbers, bound=claimed) == words

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.formulation import Proven
 from moeopt.grouping import Grouping, GroupingProblem
 from moeopt.symmetry import alike, first_rows, renumbered
 
 if TYPE_CHECKING:
     from moeopt.matrix import Matrix
+
+
+SEARCH_SHARE, BOUND_SHARE = 0.1, 0.5  # of the time left, before any row is stated
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,21 @@ class Groups:
         if not isinstance(problem, GroupingProblem):
             return f"states a GroupingProblem, found {type(problem).__name__}: see moeopt.grouping"
         return ""
+
+    def unsearchable(self, problem: GroupingProblem) -> str:
+        """Every grouping can be searched; nothing is proved where there is one group."""
+        return "" if problem.groups > 1 else "one group holds everything"
+
+    def passes(self, problem: GroupingProblem, *, best: Any, clock: Any, session: Any) -> Iterator[Proven]:
+        """An alternated grouping, then the semidefinite bound: at real sizes the rows yield neither."""
+        from moeopt.grouping_search import alternated
+        from moeopt.relaxations.grouping import grouping_bound
+
+        if (found := alternated(problem, clock=clock.part(SEARCH_SHARE), seed=0)) is not None:
+            best.offer(found)
+        proof = grouping_bound(problem, clock=clock.part(BOUND_SHARE), seed=0, cost=best.cost)
+        if proof is not None:
+            yield Proven(proof.kind, proof.bound, proof.numbers)
 
     def build(self, problem: GroupingProblem) -> Any:
         import pyomo.environ as pyo
