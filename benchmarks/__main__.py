@@ -22,6 +22,7 @@ for _module in (
     "tiny",
     "agreement",
     "crossings",
+    "request_groups",
 ):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")

@@ -262,6 +262,28 @@ def _where(rows: Sequence[Row], *, case: str | None = None, **wanted: str) -> li
     ]
 
 
+def request_groups(rows: Sequence[Row]) -> str:
+    """A line a problem; volumes as a multiple of that of random groups, which is also that of consecutive experts."""
+    lines = []
+    for row in rows:
+        found = row["found"]
+        random, cost, bound = found["random"], found["cost"], found["bound"]
+        saved = random - cost
+        lines.append(
+            [
+                row["case"],
+                f"{found['requests']} + {found['layers']} × {found['experts']}",
+                f"{cost / random:.4f}",
+                "–" if bound is None else f"{bound / random:.4f}",
+                "–" if bound is None else percent(saved / (random - bound) if random > bound else 1.0),
+                seconds(found["seconds"]),
+                seconds(found.get("verify_seconds")),
+            ]
+        )
+    head = ["problem", "requests + experts", "found", "proved", "share of the saving", "time", "verified"]
+    return drawn(head, lines) + "\nRemote activations, 1 = random equal groups.\n"
+
+
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "formulations": ("formulations", formulations),
     "sizes": ("formulations", sizes),
@@ -273,5 +295,6 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "agreement": ("agreement", agreement),
     "bounds-large": ("bounds-large", large),
     "crossings": ("crossings", crossings),
+    "request-groups": ("request-groups", request_groups),
 }
 """Name of a table to its experiment and how it is drawn."""
