@@ -13,6 +13,7 @@ from moeopt.result import Result
 from moeopt.stop import Clock, Stop
 
 OPENING = Swap(restarts=1, kicks=20)
+KICKS = 50  # for each expert, of a search alone
 OPENING_TAIL = Mixture(rounds=4, kicks=5)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
 PRICED_SIZE = 2_500  # experts x slots: 256 x 8 has a bound in minutes, 512 x 8 none in a quarter of an hour
@@ -81,7 +82,7 @@ class Auto(Resuming):
             return replace(result, method=repr(self), message=message, seconds=clock.elapsed, history=history)
         search, exact = "swap", self.exact[0]
         if problem.replicas:
-            search, exact = "replicate", "covers"
+            search, exact = "replicate" if problem.max_moves is not None else "anneal", "covers"
         elif problem.max_moves is not None:
             search, exact = "migrate", "migration"
         elif problem.risk is not None:
@@ -101,6 +102,8 @@ class Auto(Resuming):
     ) -> Result:
         """Search alone, with a bound of its own."""
         method, bounded = registry.named_method(name), bool(problem.replicas) or not unbounded(problem)
+        if name == "swap" and clock.stop.seconds is not None:  # nothing else needs its share of the time
+            method = Swap(restarts=1, kicks=KICKS * problem.workload.n_experts)
         stop = _part(clock.stop, BOUND_SHARE) if bounded else clock.stop
         found = method.solve(problem, stop=stop, seed=seed, start=start)
         if found.placement is None or not (bounded or problem.objective == "fan-out"):

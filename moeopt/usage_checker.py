@@ -8,13 +8,25 @@ W = sum_d n_d q_d, and A the part of a token's set that a GPU serves, empty or n
                      = sum of X + sum over tokens, GPUs of (S u q [A not empty] - sum over A of X[d][i] / n_d),
 
 as every member of every token is served once. A GPU serves at most `cap` activations, so its own terms are at least
-themselves with K (activations served - cap) added, for any K >= 0. Of what is then left the best A within the content B
-of the GPU is empty or holds all members i in B with X[d][i] > K n_d. So a GPU contributes at least
+themselves with K (activations served - cap) added, for any K >= 0.
 
-    Phi(B) = max over K of sum_d min(0, S u n_d q_d - sum over members i in B of max(0, X[d][i] - K n_d)) - K cap,
+Some experts e are told apart. Where such an expert has one copy only, that copy is marked: it serves all tokens of e,
+at no price X. To the cost is added s_e (1 - marked copies of e) where e has one copy and is told apart, and
+t_e (c_e - copies of e not marked) where not, c_e being its copies: nothing. Of what is left, the best A within the
+content B of a GPU with the marked experts F holds F's members of the token, and, if it holds anything, all other
+members i in B with X[d][i] > K n_d. So with paid_d = sum over members i in B - F of max(0, X[d][i] - K n_d), a GPU
+contributes at least Phi(B, F) = max over K of
 
-and S x cost >= sum of X - S u W + sum over GPUs of min over |B| <= m of Phi(B). Phi falls as B grows: contents of
-min(m, E) experts are enough. Replicas, moves and the price of nodes with several GPUs can only add to the cost.
+    sum_d (S u n_d q_d + K n_d |F & d| - paid_d if F & d, else min(0, S u n_d q_d - paid_d))
+    - K cap - sum over F of s_e - sum over B - F of t_e,
+
+and F has a load of `cap` at most. An expert with c copies pays h_e(c) = s_e if c = 1 and e is told apart, and
+c t_e + its sum of X if not. So S x cost >= min over c of sum_e h_e(c_e) - S u W + sum over GPUs of the least Phi(B, F).
+
+Copies that serve nothing are allowed: of the plans of least cost some have N = min(E + R, sum over GPUs of min(m, E))
+copies, so c_e >= 1 sum to N, and c_e <= GPUs. If that fills all slots, contents have min(m, E) experts. If not, t >= 0
+is asked for: Phi then falls as B - F grows, and contents of min(m, E) experts are enough. Moves and the price of nodes
+with several GPUs can only add to the cost.
 """
 
 from collections.abc import Mapping
@@ -32,7 +44,7 @@ from moeopt.usage_recount import least_share
 
 __all__ = ["check_usage"]
 
-LARGEST = 1 << 62  # of every sum in 64 bits
+LARGEST = 1 << 61  # of every sum; three of them fit in 64 bits
 MOST_CONTENTS = 3_000_000
 MOST_LOAD_PRICES = 64
 TOO_LARGE = "too large to be checked in 64-bit arithmetic"
@@ -42,8 +54,9 @@ def check_usage(problem: Problem, proof: Proof) -> str:
     """Why a proof of kind "usage" does not hold for the problem; empty when it does.
 
     numbers: `scale`, a power of two; `prices`, a row of k for each demand, by set in the order of the workload, then by
-    multiplier; `load_prices` K, ascending from 0, only 0 without a load tolerance; `floors`, for each number of slots,
-    ascending, one that Phi(B) is not below. Bound = ceil((sum of X - S u W + sum over GPUs of floor) / S).
+    multiplier; `load_prices` K, ascending from 0, only 0 without a load tolerance; `told_apart`, ascending experts;
+    `sole_prices` s, one for each of them; `copy_prices` t, one for each expert; `floors`, for each number of slots,
+    ascending, one that Phi(B, F) is not below. Bound = ceil((least sum of h - S u W + sum over GPUs of floor) / S).
     """
     if reason := _inapplicable(problem):
         return f"usage proof: {reason}"
@@ -53,12 +66,15 @@ def check_usage(problem: Problem, proof: Proof) -> str:
         demands = _Demands.of(problem)
         numbers = _numbers(proof.numbers, problem, demands)
         for size, floor in zip(_sizes(problem), numbers.floors, strict=True):
-            least, content = _least(problem, numbers, demands=demands, size=size)
+            least, content, sole = _least(problem, numbers, demands=demands, size=size)
             if least < floor:
-                raise ValueError(f"a GPU that holds {content} contributes {least}, below the floor {floor}")
+                marks = f", alone {sole}," if sole else ""
+                raise ValueError(
+                    f"a GPU that holds {content}{marks} contributes {least}, below the floor {floor}"
+                )
     except ValueError as error:
         return f"usage proof: {error}"
-    bound = _proved(problem, numbers)
+    bound = _proved(problem, numbers, demands)
     if bound != proof.bound:
         return f"usage proof: the numbers prove {bound}, the certificate says {proof.bound}"
     return ""
@@ -69,6 +85,9 @@ class _Numbers:
     scale: int
     prices: list[list[int]]
     load_prices: list[int]
+    told_apart: list[int]
+    sole_prices: list[int]
+    copy_prices: list[int]
     floors: list[int]
 
 
@@ -135,17 +154,19 @@ def _numbers(given: object, problem: Problem, demands: _Demands) -> _Numbers:
         for price in row:
             _whole("a price", price, least=0)
     _check_load_prices(numbers.load_prices, problem)
+    _check_copy_prices(numbers, problem)
     sizes = _sizes(problem)
     if not isinstance(numbers.floors, list) or len(numbers.floors) != len(sizes):
         raise ValueError(
             f"floors must list one for each of {len(sizes)} numbers of slots, found {numbers.floors!r:.60}"
         )
     for floor in numbers.floors:
-        _whole("a floor", floor, least=-LARGEST)
+        _whole("a floor", floor, least=-4 * LARGEST)
     if (
         numbers.scale * max(_unit(problem) * problem.total_weight, 1) >= LARGEST
         or sum(map(sum, numbers.prices)) >= LARGEST
         or numbers.load_prices[-1] * max(problem.load_total, 1) >= LARGEST
+        or sum(map(abs, numbers.sole_prices + numbers.copy_prices)) >= LARGEST
     ):
         raise ValueError(f"scale, prices or load prices {TOO_LARGE}")
     return numbers
@@ -162,6 +183,34 @@ def _check_load_prices(prices: object, problem: Problem) -> None:
         raise ValueError(f"without a load tolerance load has no price, found load_prices {prices!r:.60}")
 
 
+def _check_copy_prices(numbers: _Numbers, problem: Problem) -> None:
+    experts, told = problem.workload.n_experts, numbers.told_apart
+    if not isinstance(told, list):
+        raise ValueError(f"told_apart must be a list, found {told!r:.60}")
+    for expert in told:
+        _whole("an expert told apart", expert, least=0)
+    if any(a >= b for a, b in pairwise(told)) or (told and told[-1] >= experts):
+        raise ValueError(f"told_apart must ascend and be below {experts}, found {told!r:.60}")
+    for name, given, count in (
+        ("sole_prices", numbers.sole_prices, len(told)),
+        ("copy_prices", numbers.copy_prices, experts),
+    ):
+        if not isinstance(given, list) or len(given) != count:
+            raise ValueError(f"{name} must list {count}, found {given!r:.60}")
+        for price in given:
+            _whole(f"one of {name}", price, least=-LARGEST)
+    further, places = _copies(problem)
+    if further + experts < places and (least := min(numbers.copy_prices)) < 0:
+        raise ValueError(f"where slots stay free copy_prices must be at least 0, found {least}")
+
+
+def _copies(problem: Problem) -> tuple[int, int]:
+    """Copies beyond the first of each expert that a best plan has, and the copies that slots have room for."""
+    experts = problem.workload.n_experts
+    places = int(np.minimum(problem.cluster.slots_of, experts).sum())
+    return min(experts + problem.replicas, places) - experts, places
+
+
 def _whole(name: str, value: Any, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name} must be a whole number, found {value!r:.40}")
@@ -169,30 +218,61 @@ def _whole(name: str, value: Any, *, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, found {value!r:.60}")
 
 
-def _least(problem: Problem, numbers: _Numbers, *, demands: _Demands, size: int) -> tuple[int, list[int]]:
-    """Least Phi(B) of the contents of `size` experts, and one that has it."""
-    experts = demands.members.ravel()
-    price = np.array(numbers.prices, np.int64).ravel()
-    priced = np.flatnonzero(price)
-    entries = priced[np.argsort(experts[priced], kind="stable")]  # by expert, then by demand
-    held = np.bincount(experts[entries], minlength=problem.workload.n_experts)
-    least, content = least_share(
+def _least(
+    problem: Problem, numbers: _Numbers, *, demands: _Demands, size: int
+) -> tuple[int, list[int], list[int]]:
+    """Least Phi(B, F) of the contents of `size` experts, and B and F that have it."""
+    experts, count = demands.members.ravel(), problem.workload.n_experts
+    k = demands.members.shape[1]
+    entries = np.argsort(experts, kind="stable")  # by expert, then by demand
+    held = np.bincount(experts, minlength=count)
+    told, sole_prices = np.zeros(count, np.bool_), np.zeros(count, np.int64)
+    told[numbers.told_apart] = True
+    sole_prices[numbers.told_apart] = numbers.sole_prices
+    loads = np.zeros(count, np.int64)
+    np.add.at(loads, demands.members, demands.tokens[:, None])
+    cap = problem.load_cap
+    least, content, marks = least_share(
         size,
         np.append(0, np.cumsum(held)),
-        entries // demands.members.shape[1],
-        price[entries],
+        entries // k,
+        np.array(numbers.prices, np.int64).ravel()[entries],
         demands.tokens,
         numbers.scale * _unit(problem) * demands.tokens * demands.multipliers,
         np.array(numbers.load_prices, np.int64),
-        problem.load_cap or 0,
+        cap or 0,
+        told,
+        sole_prices,
+        np.array(numbers.copy_prices, np.int64),
+        loads,
+        problem.load_total if cap is None else cap,
     )
-    return int(least), content.tolist()
+    return int(least), content.tolist(), content[marks].tolist()
 
 
-def _proved(problem: Problem, numbers: _Numbers) -> int:
+def _proved(problem: Problem, numbers: _Numbers, demands: _Demands) -> int:
     """The bound, given that no content is below its floor."""
     slots = problem.cluster.slots_of.tolist()
     floor_of = dict(zip(sorted(set(slots)), numbers.floors, strict=True))
-    total = sum(map(sum, numbers.prices)) + sum(floor_of[own] for own in slots)
+    total = _least_paid(problem, numbers, demands) + sum(floor_of[own] for own in slots)
     further = total - numbers.scale * _unit(problem) * problem.total_weight
     return int(-(-further // numbers.scale))
+
+
+def _least_paid(problem: Problem, numbers: _Numbers, demands: _Demands) -> int:
+    """Least sum of h_e(c_e) over whole numbers of copies that add up."""
+    further, _ = _copies(problem)
+    sole = dict(zip(numbers.told_apart, numbers.sole_prices, strict=True))
+    member_prices = [0] * problem.workload.n_experts
+    for members, prices in zip(demands.members.tolist(), numbers.prices, strict=True):
+        for expert, price in zip(members, prices, strict=True):
+            member_prices[expert] += price
+    least = {0: 0}  # by further copies so far
+    for expert, (paid, each) in enumerate(zip(member_prices, numbers.copy_prices, strict=True)):
+        reached: dict[int, int] = {}
+        for before, total in least.items():
+            for more in range(min(further - before, problem.cluster.gpus - 1) + 1):
+                own = sole[expert] if more == 0 and expert in sole else paid + (1 + more) * each
+                reached[before + more] = min(reached.get(before + more, total + own), total + own)
+        least = reached
+    return least[further]

@@ -58,7 +58,7 @@ def test_replicas_elsewhere_are_searched_and_bounded_by_prices_of_usage() -> Non
     assert result.cost is not None
     assert counting_proof(problem, cost=None).bound == 0 < result.bound <= result.cost
     reason = "no exact route: the search lists contents of 2 to 4 GPUs, found 5"
-    assert result.message == f"replicate search with the usage bound; {reason}"
+    assert result.message == f"anneal search with the usage bound; {reason}"
     assert result.placement is not None
     assert problem.violation(result.placement) == ""
 
