@@ -57,7 +57,7 @@ class Exact(Resuming):
         if hasattr(self.formulation, "block_range"):
             return self._priced(incumbent, clock=clock, seed=seed, earlier=earlier)
         if hasattr(self.formulation, "columns"):
-            return self._partition(incumbent, clock=clock, seed=seed)
+            return self._partition(incumbent, clock=clock, seed=seed, earlier=earlier)
         if hasattr(self.formulation, "tail_columns"):
             columns = self.formulation.tail_columns(problem)
             if columns is not None:
@@ -74,7 +74,7 @@ class Exact(Resuming):
             solver=self.solver,
         )
 
-    def _partition(self, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
+    def _partition(self, incumbent: Incumbent, *, clock: Clock, seed: int, earlier: Proof | None) -> Result:
         from moeopt.set_partition import prove
         from moeopt.solvers.process import WorkerDied
 
@@ -83,7 +83,13 @@ class Exact(Resuming):
             columns = self.formulation.columns(problem)
             if not len(columns):
                 return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
-            prices, closing = prove(columns, incumbent=incumbent, clock=clock, seed=seed)
+            prices, closing = prove(
+                columns,
+                incumbent=incumbent,
+                clock=clock,
+                seed=seed,
+                earlier=prices_of(earlier, kind=self.name),
+            )
         except KeyboardInterrupt:
             return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
         except WorkerDied as error:
@@ -110,7 +116,7 @@ class Exact(Resuming):
                 self.formulation.block_range(problem),
                 incumbent=incumbent,
                 gpu_of=start.primary[0],
-                prices=prices_of(earlier, kind="priced"),
+                earlier=prices_of(earlier, kind=self.name),
                 clock=clock,
                 seed=seed,
                 on_bound=incumbent.raise_bound,

@@ -1,6 +1,6 @@
 """Set partitions where blocks are too many to list: prices proved by search, then the few blocks that matter."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from moeopt.block_search import BlockSearch, scale_for
 from moeopt.columns import Columns
 from moeopt.matrix import Matrix
 from moeopt.method import Incumbent
-from moeopt.pricing import ROOM, TALLEST, coefficients, shared_session
+from moeopt.pricing import ROOM, TALLEST, Earlier, coefficients, shared_session
 from moeopt.set_partition import prove
 from moeopt.stop import Clock
 
@@ -88,7 +88,7 @@ def prove_priced(
     *,
     incumbent: Incumbent,
     gpu_of: NDArray[np.int64],
-    prices: Sequence[float] | None = None,
+    earlier: Earlier | None = None,
     clock: Clock,
     seed: int,
     on_bound: Callable[[int], object] = int,
@@ -98,7 +98,7 @@ def prove_priced(
     Prices start from those of an earlier run, or else from the partition `gpu_of`. Placements found on the way go
     to `incumbent`.
     """
-    relaxation = BlockPrices(blocks, gpu_of, prices=prices, seed=seed)
+    relaxation = BlockPrices(blocks, gpu_of, prices=None if earlier is None else earlier.prices, seed=seed)
     relaxation.approach(clock.part(PRICING_SHARE))
     proved = None
     for proved in _levels(relaxation, clock):

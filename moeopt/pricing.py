@@ -2,8 +2,9 @@
 
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +123,13 @@ def discounted(
     return held_discounts(members, triples, discounts=discounts, n_experts=n_experts)
 
 
+class Earlier(NamedTuple):
+    """What an earlier run knew of a linear relaxation: prices of the experts in units of cost, triples of its rows."""
+
+    prices: Sequence[float]
+    triples: Sequence[Sequence[int]] = ()
+
+
 class Relaxation:
     """The linear relaxation over all columns, kept in a solver worker and tightened by subset rows.
 
@@ -130,12 +138,13 @@ class Relaxation:
     subset-row inequalities of Jepsen, Petersen, Spoorendonk and Pisinger (Operations Research 56, 2008).
     """
 
-    def __init__(self, columns: Columns, *, seed: int) -> None:
+    def __init__(self, columns: Columns, *, seed: int, earlier: "Earlier | None" = None) -> None:
         self.columns = columns
         self.triples = np.empty((0, 3), np.int64)
         rng = np.random.default_rng(seed)
         self._entered = np.zeros(len(columns), bool)
-        cheapest = np.argpartition(columns.cost, min(FIRST // 2, len(columns) - 1))[: FIRST // 2]
+        value = columns.cost if earlier is None else columns.cost - columns.priced(np.array(earlier.prices))
+        cheapest = np.argpartition(value, min(FIRST // 2, len(columns) - 1))[: FIRST // 2]
         self._entered[cheapest] = True
         self._entered[rng.integers(0, len(columns), FIRST // 2)] = True
         self._order = np.flatnonzero(self._entered)
@@ -145,6 +154,8 @@ class Relaxation:
         self._duals, self._group = np.zeros(columns.n_experts), 0.0
         self._discounts = np.empty(0)
         self._point = np.empty(0)
+        if earlier is not None and earlier.triples:
+            self._add(np.array(earlier.triples, np.int64))
 
     def solve(self, clock: Clock) -> Prices:
         """Prices of the relaxation with the rows so far; valid, if weaker, when the clock ends it early."""
@@ -191,8 +202,6 @@ class Relaxation:
 
     def cut(self) -> bool:
         """Add the most violated subset rows; False when none is violated enough."""
-        from scipy import sparse
-
         from moeopt.triples import together
 
         positive = np.flatnonzero(self._point > 1e-7)
@@ -205,7 +214,13 @@ class Relaxation:
         if not len(i):
             return False
         worst = np.argsort(-weight[i, j, k], kind="stable")[:CUTS]
-        fresh = np.column_stack([i, j, k])[worst]
+        self._add(np.column_stack([i, j, k])[worst])
+        return True
+
+    def _add(self, fresh: NDArray[np.int64]) -> None:
+        """Rows for more triples."""
+        from scipy import sparse
+
         self.triples = np.concatenate([self.triples, fresh])
         block = _two_of_three(self.columns.members[self._order], fresh, self.columns.n_experts)
         artificial = sparse.csr_array((len(fresh), self.columns.n_experts))
@@ -214,7 +229,6 @@ class Relaxation:
             row_lower=np.full(len(fresh), -np.inf),
             row_upper=np.ones(len(fresh)),
         )
-        return True
 
 
 def _restricted(columns: Columns, chosen: NDArray[np.int64], unit: float) -> "Matrix":

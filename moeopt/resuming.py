@@ -1,7 +1,9 @@
 """A run goes on from the certificate of an earlier one: its placements, its prices, and never a weaker bound."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from moeopt import storage
 from moeopt.certificate import FORMAT, Certificate, Proof
@@ -9,6 +11,9 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
 from moeopt.storage import PathLike
+
+if TYPE_CHECKING:
+    from moeopt.pricing import Earlier
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,11 @@ def no_weaker(problem: Problem, result: Result, *, known: Known) -> Result:
     )
 
 
-def prices_of(proof: Proof | None, *, kind: str) -> Sequence[float] | None:
-    """Prices of the experts, in units of cost, that a proof of this kind carries; None elsewhere."""
+def prices_of(proof: Proof | None, *, kind: str) -> Earlier | None:
+    """What a proof of this kind, by prices of the experts, knows of the relaxation; None elsewhere."""
+    from moeopt.pricing import Earlier
+
     if proof is None or proof.kind != kind:
         return None
-    scale = proof.numbers["scale"]
-    return [price / scale for price in proof.numbers["prices"]]
+    scale, numbers = proof.numbers["scale"], proof.numbers
+    return Earlier([price / scale for price in numbers["prices"]], numbers.get("triples", ()))

@@ -8,7 +8,7 @@ from moeopt.columns import Columns
 from moeopt.exact_cover import DONE, FULL, Search
 from moeopt.matching import cheapest_matching, is_matching
 from moeopt.method import Incumbent
-from moeopt.pricing import Prices, Relaxation
+from moeopt.pricing import Earlier, Prices, Relaxation
 from moeopt.stop import Clock
 
 SLICE = 25_000_000  # candidates looked at between two looks at the clock: a fraction of a second
@@ -33,13 +33,15 @@ class Closing:
     nodes: int
 
 
-def prove(columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int) -> tuple[Prices, Closing]:
+def prove(
+    columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int, earlier: Earlier | None = None
+) -> tuple[Prices, Closing]:
     """Prices, then search, then more rows for better prices while the search is long; valid however early it ends."""
     if is_matching(columns):
         matched = cheapest_matching(columns)
         if matched is not None:
             _offer(columns, matched, incumbent)
-    relaxation = Relaxation(columns, seed=seed)
+    relaxation = Relaxation(columns, seed=seed, earlier=earlier)
     prices = relaxation.solve(clock)
     nodes = 0
     while True:

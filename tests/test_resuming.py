@@ -56,9 +56,11 @@ def test_no_bound_gets_weaker_and_no_placement_worse(proved: mo.Result) -> None:
     assert mo.verify(certificate_of(kept), sample()).accepted
 
 
-def test_a_proof_goes_on_from_its_prices(proved: mo.Result) -> None:
-    proof = certificate_of(proved.layers[0]).proofs[0]
-    method = registry.named_method("priced")
+@pytest.mark.parametrize("name", ["priced", "blocks"])
+def test_a_proof_goes_on_from_its_prices(name: str) -> None:
+    method = registry.named_method(name)
+    first = method.solve(problem().layer(0), stop=Stop(seconds=None), seed=0)
+    proof = certificate_of(first).proofs[0]
     again = method.solve(problem().layer(0), stop=Stop(seconds=None), seed=0, earlier=proof)  # type: ignore[call-arg]
     assert (again.status, again.cost) == ("certified-optimal", proof.cost)
 
