@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from moeopt.placement import Placement
     from moeopt.problem import Problem
     from moeopt.recording import read_trace, read_workload, write_trace
+    from moeopt.replaying import Replay, replay
     from moeopt.result import Result
     from moeopt.rows import solve_model
     from moeopt.running import read_running
@@ -44,6 +45,7 @@ _HOME = {
     "placement": ("Placement",),
     "problem": ("Problem",),
     "recording": ("read_trace", "read_workload", "write_trace"),
+    "replaying": ("Replay", "replay"),
     "result": ("Result",),
     "rows": ("solve_model",),
     "running": ("read_running",),
@@ -66,6 +68,7 @@ __all__ = [
     "Placement",
     "Plan",
     "Problem",
+    "Replay",
     "Result",
     "Stop",
     "Trace",
@@ -82,6 +85,7 @@ __all__ = [
     "read_running",
     "read_trace",
     "read_workload",
+    "replay",
     "sample",
     "solve",
     "solve_model",

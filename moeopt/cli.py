@@ -14,6 +14,7 @@ from moeopt.certify_cli import certify
 from moeopt.compare_cli import compare
 from moeopt.migration_cli import moves
 from moeopt.place_cli import place
+from moeopt.replay_cli import replay
 from moeopt.terminal import progress, show
 
 # Typer brings its own Click, or uses the installed one.
@@ -73,11 +74,16 @@ app.command()(compare)
 app.command()(allocate)
 app.command()(capacity)
 app.command()(moves)
+app.command()(replay)
 
 
 @app.command()
 def evaluate(
-    placement: Annotated[Path, typer.Argument()], trace: flags.TraceFile, as_json: flags.AsJson = False
+    placement: Annotated[Path, typer.Argument()],
+    trace: flags.TraceFile,
+    *,
+    load_tolerance: flags.Tolerance = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Judge a placement on a trace."""
     from moeopt import comparison, tables
@@ -87,7 +93,7 @@ def evaluate(
     placed = read_placement(placement)
     recorded = read_trace(trace)
     try:
-        answer = comparison.evaluate(placed, recorded)
+        answer = comparison.evaluate(placed, recorded, load_tolerance=load_tolerance)
     except ValueError as error:
         raise ValueError(f"{placement} on {trace}: {error}") from error
     show(answer.to_dict(), lambda: [tables.evaluated(answer)], as_json=as_json)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from moeopt import registry
@@ -16,6 +17,7 @@ from moeopt.reference import reference_cost
 from moeopt.result import Result, certified_share
 from moeopt.rules import served_loads
 from moeopt.stop import Stop
+from moeopt.tolerance import exact_tolerance
 from moeopt.trace import Trace
 from moeopt.traffic import Traffic, jain, max_violation, variation
 from moeopt.workload import Workload
@@ -27,7 +29,7 @@ class Evaluation:
 
     | field | holds |
     |---|---|
-    | fan_out, node_fan_out | mean further GPUs and nodes per token and layer, cheapest dispatch over copies |
+    | fan_out, node_fan_out | mean further GPUs and nodes per token and layer, at the cheapest or guarded dispatch |
     | linear_fan_out | of consecutive experts on the same GPUs, without copies |
     | reduction | 1 - fan_out / linear_fan_out; None when linear touches one GPU only |
     | families | fan-out by family |
@@ -55,17 +57,31 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(placement: Placement, trace: Trace | Workload) -> Evaluation:
+def evaluate(
+    placement: Placement,
+    trace: Trace | Workload,
+    *,
+    load_tolerance: Fraction | float | str | None = None,
+) -> Evaluation:
     """Judge a placement on a trace or its workload, which may be one it has never seen.
 
-    Raises ValueError when the experts differ, a layer is missing, or the expert sets are not recorded.
+    Tokens are served by the cheapest copies. With a load tolerance a guard moves some to others until no GPU serves
+    more than (1 + tolerance) x the mean, or as little above it as these copies allow. Raises ValueError when the
+    experts differ, a layer is missing, or the expert sets are not recorded.
     """
     if placement.n_experts != trace.n_experts:
         raise ValueError(
             f"the placement has {placement.n_experts} experts a layer, the trace {trace.n_experts}"
         )
     problem = _problem_of(placement, Workload.from_layers(trace, placement.layer_ids))
-    traffic = Traffic.of(problem, problem.plan(placement))
+    plan, tolerance = problem.plan(placement), exact_tolerance(load_tolerance)
+    if tolerance is not None and not placement.is_partition:
+        from moeopt.guard import guarded_plan
+
+        cap = int((1 + tolerance) * problem.load_total / problem.cluster.gpus)
+        weights = problem.multipliers
+        plan = guarded_plan(plan, problem.workload, cluster=problem.cluster, weights=weights, cap=cap)
+    traffic = Traffic.of(problem, plan)
     linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
     worst = [max_violation(loads) for loads in traffic.loads]
     return Evaluation(
@@ -221,7 +237,7 @@ def _row(method: Method, problem: Problem, result: Result, *, bounds: int | None
         )
     if rest is None:
         return row
-    judged = evaluate(result.placement, rest)
+    judged = evaluate(result.placement, rest, load_tolerance=problem.load_tolerance)
     return replace(row, held_out_fan_out=judged.fan_out, held_out_reduction=judged.reduction)
 
 

@@ -57,6 +57,18 @@ def test_evaluate_is_what_counting_token_by_token_gives(trace: mo.Trace, seed: i
     assert found.node_fan_out == pytest.approx(0)
 
 
+def test_a_guard_serves_no_gpu_beyond_the_tolerance_where_copies_allow_it() -> None:
+    problem = replace(PROBLEM, cluster=mo.Cluster.of(gpus=4, slots=4), replicas=8)
+    placement = mo.solve(problem, "replicate", stop=FREELY).placement
+    assert placement is not None
+    free, guarded = mo.evaluate(placement, TRACE), mo.evaluate(placement, TRACE, load_tolerance="0.1")
+    assert guarded.worst_layer <= max(0.1, free.worst_layer) + 1e-9
+    assert guarded.fan_out >= free.fan_out
+    bound = replace(problem, load_tolerance="0.1")
+    if not bound.violation(placement):
+        assert guarded.worst_layer <= 0.1 + 1e-9
+
+
 def test_broken_slots_are_told_and_other_models_refused() -> None:
     crowded = mo.Placement.partition(np.zeros((2, 8), int), mo.Cluster.of(gpus=4, slots=2), layer_ids=(0, 1))
     found = mo.evaluate(crowded, TRACE)
