@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from moeopt.control import null
     from moeopt.dispatch import Plan
     from moeopt.distance import Certified, certify
+    from moeopt.evening import even_out
     from moeopt.generator import PRESETS, Generator
     from moeopt.method import Heuristic, Method
     from moeopt.placement import Placement
@@ -40,6 +41,7 @@ _HOME = {
     "control": ("null",),
     "dispatch": ("Plan",),
     "distance": ("Certified", "certify"),
+    "evening": ("even_out",),
     "generator": ("PRESETS", "Generator"),
     "method": ("Heuristic", "Method"),
     "placement": ("Placement",),
@@ -77,6 +79,7 @@ __all__ = [
     "certify",
     "compare",
     "evaluate",
+    "even_out",
     "export",
     "named_formulation",
     "null",

@@ -69,19 +69,8 @@ def evaluate(
     more than (1 + tolerance) x the mean, or as little above it as these copies allow. Raises ValueError when the
     experts differ, a layer is missing, or the expert sets are not recorded.
     """
-    if placement.n_experts != trace.n_experts:
-        raise ValueError(
-            f"the placement has {placement.n_experts} experts a layer, the trace {trace.n_experts}"
-        )
-    problem = _problem_of(placement, Workload.from_layers(trace, placement.layer_ids))
-    plan, tolerance = problem.plan(placement), exact_tolerance(load_tolerance)
-    if tolerance is not None and not placement.is_partition:
-        from moeopt.guard import guarded_plan
-
-        cap = int((1 + tolerance) * problem.load_total / problem.cluster.gpus)
-        weights = problem.multipliers
-        plan = guarded_plan(plan, problem.workload, cluster=problem.cluster, weights=weights, cap=cap)
-    traffic = Traffic.of(problem, plan)
+    problem = _problem_of(placement, trace)
+    traffic = served_traffic(placement, trace, load_tolerance=load_tolerance)
     linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
     worst = [max_violation(loads) for loads in traffic.loads]
     return Evaluation(
@@ -111,8 +100,31 @@ def evaluate(
     )
 
 
-def _problem_of(placement: Placement, workload: Workload) -> Problem:
+def served_traffic(
+    placement: Placement,
+    trace: Trace | Workload,
+    *,
+    load_tolerance: Fraction | float | str | None = None,
+) -> Traffic:
+    """What `evaluate` counts: the traffic of a trace over a placement, served by the cheapest copies or guarded."""
+    problem = _problem_of(placement, trace)
+    plan, tolerance = problem.plan(placement), exact_tolerance(load_tolerance)
+    if tolerance is not None and not placement.is_partition:
+        from moeopt.guard import guarded_plan
+
+        cap = int((1 + tolerance) * problem.load_total / problem.cluster.gpus)
+        weights = problem.multipliers
+        plan = guarded_plan(plan, problem.workload, cluster=problem.cluster, weights=weights, cap=cap)
+    return Traffic.of(problem, plan)
+
+
+def _problem_of(placement: Placement, trace: Trace | Workload) -> Problem:
     """The loosest problem of the placement's shape: its slots, or what it uses where it breaks them."""
+    if placement.n_experts != trace.n_experts:
+        raise ValueError(
+            f"the placement has {placement.n_experts} experts a layer, the trace {trace.n_experts}"
+        )
+    workload = Workload.from_layers(trace, placement.layer_ids)
     cluster = Cluster(placement.nodes, placement.gpus // placement.nodes, placement.slots)
     copies = int(placement.hosts.sum(axis=(1, 2)).max()) - placement.n_experts
     room = int(cluster.slots_of.clip(max=placement.n_experts).sum()) - placement.n_experts
