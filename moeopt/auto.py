@@ -17,6 +17,7 @@ KICKS = 50  # for each expert, of a search alone
 OPENING_TAIL = Mixture(rounds=4, kicks=5)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
 PRICED_SIZE = 2_500  # experts x slots: 256 x 8 has a bound in minutes, 512 x 8 none in a quarter of an hour
+CUT_SLOTS = 8  # of a GPU beyond which branching on the semidefinite relaxation proves cuts sooner than prices
 BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
 
 
@@ -132,13 +133,27 @@ class Auto(Resuming):
 
 
 def _too_large(name: str, problem: Problem) -> str:
-    """Why prices would come too late; empty otherwise."""
-    if name != "priced" or problem.objective == "cut":
+    """Why a proof would come too late; empty otherwise."""
+    if problem.objective == "cut" and name in ("priced", "blocks", "pairs"):
+        return _closed_by_tree(problem)
+    if name != "priced":
         return ""
     experts, slots = problem.workload.n_experts, int(problem.cluster.slots_of[0])
     if experts * slots <= PRICED_SIZE:
         return ""
     return f"{experts} experts on GPUs of {slots} slots are priced too slowly"
+
+
+def _closed_by_tree(problem: Problem) -> str:
+    """That branching on the semidefinite relaxation proves this cut sooner; empty where it may not."""
+    from moeopt.relaxations.semidefinite import MOST_SEATS
+
+    slots, free = problem.cluster.slots, problem.load_tolerance is None and problem.max_moves is None
+    if not free or not isinstance(slots, int) or slots <= CUT_SLOTS or unbounded(problem):
+        return ""
+    if slots * problem.cluster.gpus > MOST_SEATS:
+        return ""
+    return f"branching on the semidefinite relaxation proves the cut of GPUs of {slots} slots sooner"
 
 
 def _relaxed(problem: Problem, clock: Clock, *, seed: int, incumbent: Incumbent) -> Proof | None:
@@ -158,6 +173,7 @@ def _relaxed(problem: Problem, clock: Clock, *, seed: int, incumbent: Incumbent)
         cost=incumbent.cost,
         start=incumbent.placement,
         on_bound=incumbent.raise_bound,
+        on_placement=incumbent.offer,
     )
 
 

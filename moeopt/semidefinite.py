@@ -10,7 +10,8 @@ and Applications 82, 2022). The multipliers of every step prove a bound, whateve
     <C, Y>  <=  trace(S) - sum of t (least(b) - b'b) - 1'S1 / G - m w
 
 with S = -C - N - sum of t bb' off the diagonal, anything on it, and w the sum of its G - 1 least eigenvalues on
-1'x = 0: no Z with trace m (G - 1) and no eigenvalue above m has <S, Z> below m w.
+1'x = 0: no Z with trace m (G - 1) and no eigenvalue above m has <S, Z> below m w. Pairs whose y is fixed, as in the
+nodes of a tree of pairs, have an N_ij of any sign; those fixed to 1 add -<N, Y> to the bound.
 """
 
 import numpy as np
@@ -26,6 +27,7 @@ ADAPT, SELDOM = 10, 50  # steps between changes of the penalty, early and later
 TRIANGLES = 5_000  # new ones at once
 LARGEST = 8  # experts of a cut that is searched for
 STARTS = 20  # local searches for cuts, per expert
+FAR = 1e6  # below 0: pairs fixed to 0 stay there during a sweep
 
 
 class Relaxation:
@@ -39,6 +41,7 @@ class Relaxation:
     | cuts, forces | int16 [cuts, WIDTH] as in `moeopt.hypermetric`; float [cuts] >= 0, in units of `unit` |
     | unit | typical difference between weights: all inner numbers are near 1 |
     | distance, change | of X and Y; of Y in the last step; both relative |
+    | fixed | int8 [n, n], the y of pairs that are fixed, -1 of the others; None: all are open |
     """
 
     def __init__(self, groups: int, slots: int) -> None:
@@ -53,6 +56,7 @@ class Relaxation:
         self.unit = 1.0
         self.distance = self.change = 1.0
         self.steps = 0
+        self.fixed: NDArray[np.int8] | None = None
         self._penalty = 4.0
 
     def aim(self, weights: NDArray[np.float64]) -> None:
@@ -62,6 +66,16 @@ class Relaxation:
         self.multipliers *= self.unit / unit
         self.forces *= self.unit / unit
         self.unit, self.weights = unit, weights
+
+    def fix(self, fixed: NDArray[np.int8]) -> None:
+        """Give pairs [n, n] their y, 0 or 1; -1 leaves them open."""
+        self.fixed = fixed
+        self.y = np.where(fixed < 0, self.y, fixed).astype(float)
+
+    def settle(self) -> None:
+        """Multipliers that prove the weight of the partition that is left when all pairs are fixed."""
+        self.multipliers = self.y / self.slots - np.eye(len(self.y))
+        self.forces = np.zeros(len(self.cuts))
 
     def step(self, *, steady: bool = True) -> None:
         """One step; while the weights keep changing, not `steady`, the residuals say nothing about the penalty."""
@@ -73,10 +87,7 @@ class Relaxation:
         y = x + (self.weights / self.unit - self.multipliers) / penalty
         forces = self.forces / penalty
         press(y, self.cuts, forces)
-        relax(y, self.cuts, forces, self.groups, SWEEPS)
-        y = np.maximum(np.triu(y, 1), 0.0)
-        y += y.T
-        np.fill_diagonal(y, 1.0)
+        y = self._nearest(y, forces)
         self.forces = forces * penalty
         self.multipliers += penalty * (y - x)
         size = float(np.linalg.norm(self.multipliers)) or 1.0
@@ -89,6 +100,21 @@ class Relaxation:
                 self._penalty *= 1.25
             elif self.change > 2 * self.distance:
                 self._penalty /= 1.25
+
+    def _nearest(self, square: NDArray[np.float64], forces: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Y from the pressed point, which is overwritten as the forces are."""
+        if self.fixed is None:
+            relax(square, self.cuts, forces, self.groups, SWEEPS)
+        else:
+            together, apart = self.fixed == 1, self.fixed == 0
+            for _ in range(SWEEPS):  # what a sweep does to fixed pairs is undone
+                square[together], square[apart] = 1.0, -FAR
+                relax(square, self.cuts, forces, self.groups, 1)
+            square[together], square[apart] = 1.0, 0.0
+        y = np.maximum(np.triu(square, 1), 0.0)
+        y += y.T
+        np.fill_diagonal(y, 1.0)
+        return np.asarray(y)
 
     def refine(self, *, rng: np.random.Generator, larger: bool) -> int:
         """Drop cuts without force and add broken ones: triangles, and `larger` ones by local search. How many new."""
@@ -119,14 +145,22 @@ class Relaxation:
         values, _ = eigen_of_sum_zero(slack)
         lowest = float(values[: self.groups - 1].sum())
         twice = np.trace(slack) - tied - slack.sum() / self.groups - self.slots * lowest
+        if self.fixed is not None:
+            together = np.triu(self.fixed == 1, 1)
+            twice -= 2 * float((self._pressed() - slack)[together].sum())
         return float(self.unit * twice / 2)
 
     def slack(self) -> NDArray[np.float64]:
         """S of the present multipliers, in units of `unit`, with the least N that takes it to -multipliers or below."""
-        base = -pressed(self.weights / self.unit, self.cuts, forces=self.forces)
-        slack = np.minimum(base, -self.multipliers)
+        slack = np.minimum(self._pressed(), -self.multipliers)
+        if self.fixed is not None:
+            slack = np.where(self.fixed < 0, slack, -self.multipliers)
         np.fill_diagonal(slack, -np.diag(self.multipliers))
         return slack
+
+    def _pressed(self) -> NDArray[np.float64]:
+        """-C - sum of t bb' off the diagonal: S without N."""
+        return -pressed(self.weights / self.unit, self.cuts, forces=self.forces)
 
 
 def pressed(

@@ -27,6 +27,10 @@ order n, |B - R'R| is at most g / (1 - g) trace(B) in norm, g = (n + 1) u / (1 -
 than 1 for underflow, in whatever order sums are taken (S. M. Rump, Verification of positive definiteness, BIT
 Numerical Mathematics 46, 2006). B = A - c I, exact as well, with a whole c above that error for trace(A) >= trace(B):
 if the factorisation runs to its end, B + (R'R - B) is positive semidefinite, and A positive definite.
+
+A tree of cases fixes pairs. Where Y_ij is known, N_ij may have any sign: <N, Y> is at least 2 times the sum of N_ij
+over the pairs i < j that are together, for the others add nothing or something >= 0. So dual grows by 2 G times that
+sum. The bound is the least of the leaves, except those whose pairs contradict each other.
 """
 
 from collections.abc import Mapping
@@ -38,6 +42,7 @@ from numpy.typing import NDArray
 from moeopt.certificate import Proof
 from moeopt.partition_lines import UNITS, Level, Lines, partition_levels
 from moeopt.problem import Problem
+from moeopt.semidefinite_tree_checker import OPEN, TOGETHER, cases_of, decided_pairs
 
 __all__ = ["ALPHABET", "check_semidefinite", "dual_value", "surely_positive"]
 
@@ -54,10 +59,14 @@ def check_semidefinite(problem: Problem, proof: Proof) -> str:
 
     numbers: `levels`, for the GPUs and the nodes as far as they cost something: `scale`; `references`, strings with
     a digit for each pair i < j; `diagonal` v; `slack` N for each pair; `cuts`, rows of +(i + 1) and -(i + 1); their
-    `forces`; and `dual`, what they show.
+    `forces`; and `dual`, what they show. Or, for problems with one level, `tree` alone: nodes as
+    `moeopt.semidefinite_tree_checker.cases_of` lists them, whose leaves hold such numbers, or nothing at all where
+    their pairs contradict each other; N may be negative where a pair is decided.
     """
     try:
         levels = partition_levels(problem)
+        if set(proof.numbers) == {"tree"}:
+            return _of_tree(problem, levels, proof)
         given = proof.numbers.get("levels")
         if set(proof.numbers) != {"levels"} or not isinstance(given, list) or len(given) != len(levels):
             raise ValueError(f"expected {len(levels)} levels and nothing else")
@@ -72,8 +81,29 @@ def check_semidefinite(problem: Problem, proof: Proof) -> str:
     return ""
 
 
-def _proved(problem: Problem, level: Level, numbers: object) -> int:
-    """Least number of further groups, over all tokens, that the numbers of one level prove."""
+def _of_tree(problem: Problem, levels: list[Level], proof: Proof) -> str:
+    """Why the leaves of a tree do not prove the bound; ValueError where they are not even well formed."""
+    if len(levels) != 1:
+        raise ValueError(f"a tree is about one level, the problem has {len(levels)}")
+    (level,) = levels
+    least: int | None = None
+    for numbers, pairs in cases_of(proof.numbers["tree"], seats=level.seats):
+        decided = decided_pairs(level, pairs)
+        if decided is None:
+            if numbers != {}:
+                raise ValueError(f"pairs {pairs} contradict each other: nothing is left to prove")
+            continue
+        value = level.price * _proved(problem, level, numbers, decided=decided)
+        least = value if least is None else min(least, value)
+    if least != proof.bound:
+        raise ValueError(f"the tree proves {least}, the certificate says {proof.bound}")
+    return ""
+
+
+def _proved(
+    problem: Problem, level: Level, numbers: object, *, decided: NDArray[np.int8] | None = None
+) -> int:
+    """Least number of further groups, over all tokens, that the numbers of one level prove where pairs are decided."""
     if not isinstance(numbers, Mapping) or set(numbers) != NAMES:
         raise ValueError(f"expected {sorted(NAMES)}, found {numbers!r:.80}")
     n, texts = level.seats, numbers["references"]
@@ -90,19 +120,25 @@ def _proved(problem: Problem, level: Level, numbers: object) -> int:
         row = _whole("a cut", cut, count=None, low=-n)
         if not 2 <= len(row) <= WIDEST or len({abs(i) for i in row} - {0}) < len(row) or max(row) > n:
             raise ValueError(f"a cut lists 2 to {WIDEST} experts of {n} by sign, found {row}")
-    value, slack = dual_value(
+    upper = np.triu_indices(n, 1)
+    low = 0 if decided is None else -LARGEST
+    slack = np.array(_whole("slack", numbers["slack"], count=upper[0].size, low=low), np.int64)
+    if decided is not None and (slack[decided[upper] == OPEN] < 0).any():
+        raise ValueError("slack: negative for a pair that is not decided")
+    value, matrix = dual_value(
         lines,
         level,
         scale=scale,
         diagonal=np.array(_whole("diagonal", numbers["diagonal"], count=n, low=-LARGEST), np.int64),
-        slack=np.array(_whole("slack", numbers["slack"], count=n * (n - 1) // 2, low=0), np.int64),
+        slack=slack,
         cuts=cuts,
         forces=_whole("forces", numbers["forces"], count=len(cuts), low=0),
+        together=None if decided is None else decided[upper] == TOGETHER,
     )
     if value != numbers["dual"]:
         raise ValueError(f"the multipliers show {value}, the certificate says {numbers['dual']}")
-    last = slack[-1]
-    if not surely_positive(slack[:-1, :-1] - last[:-1] - last[:-1, None] + last[-1]):
+    last = matrix[-1]
+    if not surely_positive(matrix[:-1, :-1] - last[:-1] - last[:-1, None] + last[-1]):
         raise ValueError("the slack matrix is not surely positive definite where the x sum to 0")
     return lines.bound(value, scale=2 * level.groups * scale)
 
@@ -116,8 +152,12 @@ def dual_value(
     slack: NDArray[np.int64],
     cuts: list[list[int]],
     forces: list[int],
+    together: NDArray[np.bool_] | None = None,
 ) -> tuple[int, NDArray[np.int64]]:
-    """(dual, S int64 [n, n]) as in the module's text; ValueError where whole numbers would grow too large."""
+    """(dual, S int64 [n, n]) as in the module's text; ValueError where whole numbers would grow too large.
+
+    `slack` [pairs] and `together` [pairs], the pairs known to share a group, run over i < j.
+    """
     n, groups = level.seats, level.groups
     matrix = np.zeros((n, n), np.int64)
     matrix[np.triu_indices(n, 1)] = -slack
@@ -126,6 +166,8 @@ def dual_value(
         raise ValueError(f"numbers at scale {scale} are too large")
     matrix -= scale * lines.weights
     value = 2 * groups * scale * lines.constant - groups * sum(diagonal.tolist())
+    if together is not None:
+        value += 2 * groups * sum(slack[together].tolist())
     for cut, force in zip(cuts, forces, strict=True):
         at, signs = np.abs(cut) - 1, np.sign(cut)
         matrix[at[:, None], at] -= force * signs[:, None] * signs

@@ -45,6 +45,7 @@ CHECKERS = (
     "rows_checker",
     "rows_tree_checker",
     "semidefinite_checker",
+    "semidefinite_tree_checker",
     "usage_checker",
 )
 # A proof of kind "rows" is about a formulation's own statement: Pyomo and sparse arrays hold it, no solver is asked.
@@ -84,6 +85,8 @@ PROVERS = (
     "rowsearch",
     "searched",
     "semidefinite",
+    "semidefinite_rounding",
+    "semidefinite_tree",
     "set_partition",
     "sifting",
     "statement",

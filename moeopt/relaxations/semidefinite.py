@@ -1,10 +1,4 @@
-"""Bounds of any size of GPU from the semidefinite relaxation, as proofs in whole numbers.
-
-From the multipliers of a step to a proof: where S falls below its (G - 1)-th least eigenvalue w on 1'x = 0, by h along
-a vector q, N_ij grows by h (q_i - q_j)^2 / 2. On 1'x = 0 this adds h qq' to S, and its diagonal stays 0. With w taken
-off the diagonal S is psd there, and the bound is the one that `moeopt.semidefinite` states for these eigenvalues. Then
-all is rounded, and the diagonal raised by the little that the checker's own factorisation asks for.
-"""
+"""Bounds of any size of GPU from the semidefinite relaxation, as proofs in whole numbers."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -17,8 +11,10 @@ from moeopt.certificate import Proof
 from moeopt.partition_lines import UNITS, Level, Lines, partition_levels
 from moeopt.placement import Placement
 from moeopt.problem import Problem
-from moeopt.semidefinite import Relaxation, eigen_of_sum_zero, pressed
-from moeopt.semidefinite_checker import ALPHABET, dual_value, surely_positive
+from moeopt.semidefinite import Relaxation
+from moeopt.semidefinite_checker import ALPHABET
+from moeopt.semidefinite_rounding import whole_numbers_of
+from moeopt.semidefinite_tree import PairTree
 from moeopt.stop import Clock
 
 __all__ = ["Ascent", "semidefinite_proof", "whole_numbers_of"]
@@ -33,7 +29,7 @@ REFERENCES = 24  # of a proof
 FORGET = 0.3  # references before this share of all are forgotten
 GAIN = 3e-6  # of the cost: less a round counts as none
 PATIENCE = 4  # rounds without gain
-FINE = 128.0  # scale x denominator per expert: rounding costs far less than 1
+MOST_SEATS = 200  # of a tree
 
 
 def semidefinite_proof(
@@ -44,12 +40,15 @@ def semidefinite_proof(
     cost: int | None,
     start: Placement | None = None,
     on_bound: Callable[[int], None] | None = None,
+    on_placement: Callable[[Placement], object] | None = None,
 ) -> Proof | None:
     """The best bound that the clock allows, proved, for one layer without copies on GPUs with equal slots.
 
     Cut or fan-out, GPUs and nodes; a load tolerance and an incumbent are ignored, which leaves the bound valid. A step
     counts as a candidate of the clock. `cost` is that of the placement the proof goes with, `start` one that
-    the lines of the fan-out begin near; `on_bound` hears every better bound. None for other problems.
+    the lines of the fan-out begin near; `on_bound` hears every better bound. None for other problems. What is left of a
+    cut with one level is closed by branching (`moeopt.semidefinite_tree`); `on_placement` hears of cheaper placements
+    that this finds, and the cost of the proof is then theirs.
     """
     try:
         levels = partition_levels(problem)
@@ -69,6 +68,22 @@ def semidefinite_proof(
         closed = cost is not None and (bound >= cost or clock.closes(cost, bound))
         if closed or clock.expired or all(ascent.finished for ascent in ascents):
             break
+    numbers: dict[str, Any] = {"levels": [ascent.numbers for ascent in ascents]}
+    tree = None if closed or clock.expired or len(ascents) > 1 else ascents[0].tree(cost, seed=seed)
+    if tree is not None:
+        while not (tree.finished or clock.expired):
+            for placement in tree.advance(clock):
+                if on_placement is not None and not problem.violation(placement):
+                    on_placement(placement)
+                    cost = problem.cost(placement) if cost is None else min(cost, problem.cost(placement))
+            if tree.bound > bound:
+                bound = tree.bound
+                if on_bound is not None:
+                    on_bound(bound)
+            if cost is not None and clock.closes(cost, bound):
+                break
+        listed = tree.listed()
+        numbers = {"levels" if len(listed) == 1 else "tree": listed}
     return Proof(
         layer_id=problem.workload.layer_ids[0],
         digest=problem.workload.digest,
@@ -76,7 +91,7 @@ def semidefinite_proof(
         bound=bound,
         cost=cost,
         optimal=cost == bound,
-        numbers={"levels": [ascent.numbers for ascent in ascents]},
+        numbers=numbers,
     )
 
 
@@ -106,6 +121,20 @@ class Ascent:
         self._past: list[NDArray[np.int8]] = []
         self._mean = self._relaxation.y
         self._weights = np.zeros_like(self._mean)
+
+    def tree(self, cost: int | None, *, seed: int) -> PairTree | None:
+        """Branch and bound from here; None for the fan-out, whose lines would have to change, and for many seats."""
+        if self._cut is None or self.numbers is None or self.level.seats > MOST_SEATS:
+            return None
+        return PairTree(
+            self.problem,
+            self.level,
+            lines=self._cut,
+            relaxation=self._relaxation,
+            numbers=self.numbers,
+            cost=cost,
+            seed=seed,
+        )
 
     def advance(self, clock: Clock) -> None:
         """A round of steps, at least one, and the proof of where they lead."""
@@ -174,58 +203,6 @@ class Ascent:
             relaxation.step(steady=steady)
             clock.candidates += 1
         self._pace = (clock.elapsed - begun) / count
-
-
-def whole_numbers_of(relaxation: Relaxation, lines: Lines, *, level: Level) -> tuple[int, dict[str, Any]]:
-    """(dual, numbers) as `moeopt.semidefinite_checker` reads them, without the references."""
-    n, groups = level.seats, level.groups
-    slack = relaxation.slack()
-    values, vectors = eigen_of_sum_zero(slack)
-    lowest = values[groups - 2]
-    low = (vectors[:, : groups - 1] * (lowest - values[: groups - 1])) @ vectors[:, : groups - 1].T
-    slack -= 0.5 * (np.diag(low) + np.diag(low)[:, None]) - low
-    diagonal = np.diag(slack) - lowest
-    scale = 1 << max(0, int(np.ceil(np.log2(FINE * n / lines.denominator))))
-    largest = max(float(np.abs(slack).max()), float(np.abs(diagonal).max())) * relaxation.unit
-    while scale > 1 and scale * n * largest > 1 << 48:
-        scale //= 2
-    fine = scale * relaxation.unit
-    forces = np.rint(relaxation.forces * fine).astype(np.int64)
-    cuts, forces = relaxation.cuts[forces > 0], forces[forces > 0]
-    upper = np.triu_indices(n, 1)
-    base = -pressed(scale * lines.weights.astype(float), cuts, forces=forces.astype(float))
-    above = np.maximum(base[upper] - np.rint(fine * slack[upper]), 0.0).astype(np.int64)
-    whole = np.rint(fine * diagonal).astype(np.int64)
-    rows = [[int(i) for i in cut if i] for cut in cuts]
-    for row, force in zip(rows, forces.tolist(), strict=True):
-        whole[np.abs(row) - 1] += force
-    raised = 0
-    while True:
-        dual, matrix = dual_value(
-            lines,
-            level,
-            scale=scale,
-            diagonal=whole + raised,
-            slack=above,
-            cuts=rows,
-            forces=forces.tolist(),
-        )
-        last = matrix[-1]
-        if surely_positive(matrix[:-1, :-1] - last[:-1] - last[:-1, None] + last[-1]):
-            break
-        if raised:
-            raised *= 2
-        else:
-            raised = 2 + max(0, int(np.ceil(-eigen_of_sum_zero(matrix.astype(float))[0][0])))
-    return dual, {
-        "scale": scale,
-        "references": [],
-        "diagonal": (whole + raised).tolist(),
-        "slack": above.tolist(),
-        "cuts": rows,
-        "forces": forces.tolist(),
-        "dual": dual,
-    }
 
 
 def _text(reference: NDArray[np.int64]) -> str:
