@@ -1,7 +1,8 @@
 """Exact methods: a formulation, the route that solves it, and the independent checker's verdict."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moeopt.certificate import Certificate, Proof
 from moeopt.method import Incumbent, Method, Resuming, check_supported
@@ -10,6 +11,9 @@ from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
 from moeopt.resuming import prices_of
 from moeopt.stop import Clock, Stop
+
+if TYPE_CHECKING:
+    from moeopt.set_partition import Verdict
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,76 +79,58 @@ class Exact(Resuming):
         )
 
     def _partition(self, incumbent: Incumbent, *, clock: Clock, seed: int, earlier: Proof | None) -> Result:
-        from moeopt.set_partition import prove
-        from moeopt.solvers.process import WorkerDied
+        from moeopt.set_partition import Verdict, prove_listed
 
-        problem = incumbent.problem
-        try:
-            columns = self.formulation.columns(problem)
+        def prove() -> Verdict:
+            columns = self.formulation.columns(incumbent.problem)
             if not len(columns):
-                return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
-            prices, closing = prove(
-                columns,
-                incumbent=incumbent,
-                clock=clock,
-                seed=seed,
-                earlier=prices_of(earlier, kind=self.name),
-            )
-        except KeyboardInterrupt:
-            return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
-        except WorkerDied as error:
-            result = conclude(self, incumbent, seed=seed, proof=None)
-            return replace(result, message=f"the solver died: {error}")
-        if closing.finished and incumbent.cost is None:
-            return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
-        bound = prices.bound(columns, searched=closing.searched)
-        proof = self._proof(incumbent, bound=bound, numbers=prices.numbers(columns, bound=bound))
-        return conclude(self, incumbent, seed=seed, proof=proof)
+                return Verdict(impossible=True)
+            known = prices_of(earlier, kind=self.name)
+            return prove_listed(columns, incumbent=incumbent, clock=clock, seed=seed, earlier=known)
+
+        return self._proved(incumbent, prove, seed=seed)
 
     def _priced(self, incumbent: Incumbent, *, clock: Clock, seed: int, earlier: Proof | None) -> Result:
         from moeopt.balance import lightest
         from moeopt.priced_partition import prove_priced
-        from moeopt.solvers.process import WorkerDied
 
-        problem = incumbent.problem
-        level = lightest(problem)
+        level = lightest(incumbent.problem)
         if incumbent.placement is None:
             incumbent.offer(level)
         start = level if incumbent.placement is None else incumbent.placement
-        try:
-            verdict = prove_priced(
-                self.formulation.block_range(problem),
+        return self._proved(
+            incumbent,
+            lambda: prove_priced(
+                self.formulation.block_range(incumbent.problem),
                 incumbent=incumbent,
                 gpu_of=start.primary[0],
                 earlier=prices_of(earlier, kind=self.name),
                 clock=clock,
                 seed=seed,
                 on_bound=incumbent.raise_bound,
-            )
-        except KeyboardInterrupt:
-            return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
-        except WorkerDied as error:
-            result = conclude(self, incumbent, seed=seed, proof=None)
-            return replace(result, message=f"the solver died: {error}")
-        if verdict.impossible or verdict.numbers is None:
-            return conclude(self, incumbent, seed=seed, proof=None, impossible=verdict.impossible)
-        return conclude(
-            self,
-            incumbent,
+            ),
             seed=seed,
-            proof=self._proof(incumbent, bound=verdict.bound, numbers=verdict.numbers),
         )
 
     def _tail(self, columns: Any, incumbent: Incumbent, *, clock: Clock, seed: int) -> Result:
-        from moeopt.solvers.process import WorkerDied
+        from moeopt.set_partition import Verdict
         from moeopt.tail_partition import prove_tail
 
-        if not len(columns):
-            return conclude(self, incumbent, seed=seed, proof=None, impossible=True)
-        try:
-            verdict = prove_tail(
+        def prove() -> Verdict:
+            if not len(columns):
+                return Verdict(impossible=True)
+            return prove_tail(
                 columns, incumbent=incumbent, clock=clock, seed=seed, on_bound=incumbent.raise_bound
             )
+
+        return self._proved(incumbent, prove, seed=seed)
+
+    def _proved(self, incumbent: Incumbent, prove: Callable[[], "Verdict"], *, seed: int) -> Result:
+        """What a proof by set partitions comes to, whatever ends it."""
+        from moeopt.solvers.process import WorkerDied
+
+        try:
+            verdict = prove()
         except KeyboardInterrupt:
             return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
         except WorkerDied as error:
@@ -152,14 +138,10 @@ class Exact(Resuming):
             return replace(result, message=f"the solver died: {error}")
         if verdict.impossible or verdict.numbers is None:
             return conclude(self, incumbent, seed=seed, proof=None, impossible=verdict.impossible)
-        return conclude(
-            self,
-            incumbent,
-            seed=seed,
-            proof=self._proof(incumbent, bound=verdict.bound, numbers=verdict.numbers),
-        )
+        proof = self._proof(incumbent, bound=verdict.bound, numbers=verdict.numbers)
+        return conclude(self, incumbent, seed=seed, proof=proof)
 
-    def _proof(self, incumbent: Incumbent, *, bound: int, numbers: dict[str, Any]) -> Proof:
+    def _proof(self, incumbent: Incumbent, *, bound: int, numbers: Mapping[str, Any]) -> Proof:
         return Proof(
             layer_id=incumbent.problem.workload.layer_ids[0],
             digest=incumbent.problem.workload.digest,

@@ -14,7 +14,7 @@ from moeopt.columns import Columns
 from moeopt.matrix import Matrix
 from moeopt.method import Incumbent
 from moeopt.pricing import ROOM, TALLEST, Earlier, coefficients, shared_session
-from moeopt.set_partition import prove
+from moeopt.set_partition import Verdict, prove
 from moeopt.stop import Clock
 
 LISTED = 200_000  # blocks that a search for negative reduced costs keeps
@@ -72,15 +72,6 @@ class Proved:
 
 
 Inner = Callable[[int], dict[str, Any]]  # the numbers that prove a bound of the blocks within the search
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was proved: no placement costs less than `bound`, for `numbers` (None: nothing); or there is none at all."""
-
-    bound: int = 0
-    numbers: dict[str, Any] | None = None
-    impossible: bool = False
 
 
 def prove_priced(

@@ -1,6 +1,8 @@
 """Optimal set partitions: prices bound, an exact-cover search over the columns within the gap closes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,29 @@ class Closing:
     searched: int
     finished: bool
     nodes: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was proved of set partitions: no placement costs less than `bound`, for `numbers` (None: nothing is proved).
+
+    `impossible`: there is no placement at all.
+    """
+
+    bound: int = 0
+    numbers: Mapping[str, Any] | None = None
+    impossible: bool = False
+
+
+def prove_listed(
+    columns: Columns, *, incumbent: Incumbent, clock: Clock, seed: int, earlier: Earlier | None = None
+) -> Verdict:
+    """The best bound proved in the time, for a certificate of kind "blocks"."""
+    prices, closing = prove(columns, incumbent=incumbent, clock=clock, seed=seed, earlier=earlier)
+    if closing.finished and incumbent.cost is None:
+        return Verdict(impossible=True)
+    bound = prices.bound(columns, searched=closing.searched)
+    return Verdict(bound, prices.numbers(columns, bound=bound))
 
 
 def prove(

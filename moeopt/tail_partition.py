@@ -7,7 +7,6 @@ already too dear.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from moeopt.exact_cover import DONE, FULL, Goal, Search
 from moeopt.method import Incumbent
+from moeopt.set_partition import Verdict
 from moeopt.stop import Clock
 from moeopt.tail_columns import TailColumns, Weighted
 from moeopt.tail_prices import ROUNDS, TailRelaxation, priced_mean
@@ -25,15 +25,6 @@ LEAN = 1 / 3  # of a family in the mixture that leans towards it
 MOST = 1_000_000  # blocks of a search
 
 
-@dataclass(frozen=True)
-class TailVerdict:
-    """No placement has an objective below `bound`, for `numbers`; or there is no placement at all."""
-
-    bound: int = 0
-    numbers: dict[str, Any] | None = None
-    impossible: bool = False
-
-
 def prove_tail(
     columns: TailColumns,
     *,
@@ -41,7 +32,7 @@ def prove_tail(
     clock: Clock,
     seed: int,
     on_bound: Callable[[int], object] = int,
-) -> TailVerdict:
+) -> Verdict:
     """The best bound proved in the time; better placements found on the way go to `incumbent`."""
     outer = TailRelaxation(columns, seed=seed).solve(clock)
     bound, inner = outer.bound, list[Weighted]()
@@ -77,8 +68,8 @@ def prove_tail(
     if incumbent.cost is not None:
         bound = min(bound, incumbent.cost)
     elif bound >= highest:
-        return TailVerdict(impossible=True)
-    return TailVerdict(bound, _numbers(outer, inner, bound=bound))
+        return Verdict(impossible=True)
+    return Verdict(bound, _numbers(outer, inner, bound=bound))
 
 
 def _run(search: Search, clock: Clock) -> bool:
