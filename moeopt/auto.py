@@ -17,7 +17,8 @@ KICKS = 50  # for each expert, of a search alone
 OPENING_TAIL = Mixture(rounds=4, kicks=5)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
 PRICED_SIZE = 2_500  # experts x slots: 256 x 8 has a bound in minutes, 512 x 8 none in a quarter of an hour
-CUT_SLOTS = 8  # of a GPU beyond which branching on the semidefinite relaxation proves cuts sooner than prices
+# Slots of a GPU, and experts x slots, beyond which branching on the semidefinite relaxation proves cuts sooner than prices.
+CUT_SLOTS, CUT_SIZE = 8, 512
 BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
 
 
@@ -149,11 +150,14 @@ def _closed_by_tree(problem: Problem) -> str:
     from moeopt.relaxations.semidefinite import MOST_SEATS
 
     slots, free = problem.cluster.slots, problem.load_tolerance is None and problem.max_moves is None
-    if not free or not isinstance(slots, int) or slots <= CUT_SLOTS or unbounded(problem):
+    if not free or not isinstance(slots, int) or slots * problem.cluster.gpus > MOST_SEATS:
         return ""
-    if slots * problem.cluster.gpus > MOST_SEATS:
+    experts = problem.workload.n_experts
+    if (slots <= CUT_SLOTS and slots * experts <= CUT_SIZE) or unbounded(problem):
         return ""
-    return f"branching on the semidefinite relaxation proves the cut of GPUs of {slots} slots sooner"
+    return (
+        f"branching on the semidefinite relaxation proves the cut of {experts} experts, {slots} a GPU, sooner"
+    )
 
 
 def _relaxed(problem: Problem, clock: Clock, *, seed: int, incumbent: Incumbent) -> Proof | None:
