@@ -17,7 +17,7 @@ KICKS = 50  # for each expert, of a search alone
 OPENING_TAIL = Mixture(rounds=4, kicks=5)
 SEARCH_SHARE = 0.25  # of the time, where a proof follows
 PRICED_SIZE = 2_500  # experts x slots: 256 x 8 has a bound in minutes, 512 x 8 none in a quarter of an hour
-# Slots of a GPU, and experts x slots, beyond which branching on the semidefinite relaxation proves cuts sooner than prices.
+# Slots, and experts x slots, beyond which branching on the semidefinite relaxation proves cuts sooner than prices do.
 CUT_SLOTS, CUT_SIZE = 8, 512
 BOUND_SHARE = 0.5  # of the time for search, where a bound alone follows
 
