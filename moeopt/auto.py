@@ -68,9 +68,9 @@ class Auto(Resuming):
                     result, method=repr(self), message=result.message or f"search and proof by {name}"
                 )
             # A proof finds the optimum by itself; search only has to give it a good start.
-            found = (OPENING if problem.risk is None else OPENING_TAIL).solve(
-                problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start
-            )
+            first = OPENING if problem.risk is None else OPENING_TAIL
+            opening = f"{first.name} search"
+            found = first.solve(problem, stop=_part(stop, SEARCH_SHARE), seed=seed, start=start)
             if found.status == "interrupted":
                 return replace(found, method=repr(self))
             goes_on = {"earlier": earlier} if isinstance(method, Resuming) else {}
@@ -78,8 +78,8 @@ class Auto(Resuming):
                 problem, stop=_rest(stop, clock), seed=seed, start=found.placement, **goes_on
             )
             if result.status == "feasible":
-                return self._bounded(result, problem, clock, "swap search", f"no bound by {name} in the time")
-            message = result.message or f"swap search, then proof by {name}"
+                return self._bounded(result, problem, clock, opening, f"no bound by {name} in the time")
+            message = result.message or f"{opening}, then proof by {name}"
             history = (*found.history, *(event for event in result.history if event.bound is not None))
             return replace(result, method=repr(self), message=message, seconds=clock.elapsed, history=history)
         search, exact = "swap", self.exact[0]
