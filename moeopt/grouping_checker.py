@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.semidefinite_checker import surely_positive
+from moeopt.semidefinite_checker import surely_positive, whole_list
 
 if TYPE_CHECKING:
     from moeopt.certificate import Proof
@@ -64,7 +64,7 @@ def check_grouping(problem: GroupingProblem, proof: Proof) -> str:
         given = proof.numbers["layers"]
         if not isinstance(given, list) or len(given) != len(activations):
             raise ValueError(f"expected numbers of {len(activations)} layers")
-        (scale,) = _whole("scale", [proof.numbers["scale"]], count=1, low=1)
+        (scale,) = whole_list("scale", [proof.numbers["scale"]], count=1, low=1, high=LARGEST)
         if scale * int(activations.max()) > LARGEST:
             raise ValueError(f"activations at scale {scale} are too large")
         dual = 2 * groups * scale * int(activations.sum())
@@ -156,28 +156,19 @@ def _checked(numbers: object, *, requests: int, seats: int) -> dict[str, Any]:
     if not isinstance(cuts, list) or len(cuts) > MOST_CUTS:
         raise ValueError(f"cuts must be a list of at most {MOST_CUTS}")
     for cut in cuts:
-        row = _whole("a cut", cut, count=None, low=-seats)
+        row = whole_list("a cut", cut, count=None, low=-seats, high=LARGEST)
         if not 2 <= len(row) <= WIDEST or len({abs(i) for i in row} - {0}) < len(row) or max(row) > seats:
             raise ValueError(f"a cut lists 2 to {WIDEST} seats of {seats} by sign, found {row}")
-    above = _whole("slack", numbers["slack"], count=seats * (seats - 1) // 2, low=-LARGEST)
+    above = whole_list("slack", numbers["slack"], count=seats * (seats - 1) // 2, low=-LARGEST, high=LARGEST)
     slack = np.zeros((seats, seats), np.int64)
     slack[np.triu_indices(seats, 1)] = above
     slack += slack.T
     if (least := int(slack[:, requests:].min())) < 0:
         raise ValueError(f"slack is negative only between requests, found {least}")
-    diagonal = _whole("diagonal", numbers["diagonal"], count=seats, low=-LARGEST)
+    diagonal = whole_list("diagonal", numbers["diagonal"], count=seats, low=-LARGEST, high=LARGEST)
     return {
         "diagonal": np.array(diagonal, np.int64),
         "slack": slack,
         "cuts": cuts,
-        "forces": _whole("forces", numbers["forces"], count=len(cuts), low=0),
+        "forces": whole_list("forces", numbers["forces"], count=len(cuts), low=0, high=LARGEST),
     }
-
-
-def _whole(name: str, values: Any, *, count: int | None, low: int) -> list[int]:
-    if not isinstance(values, list) or (count is not None and len(values) != count):
-        raise ValueError(f"{name} must be a list of {count} whole numbers")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= LARGEST:
-            raise ValueError(f"{name}: a whole number from {low} to {LARGEST} is needed, found {value!r:.40}")
-    return values

@@ -44,7 +44,7 @@ from moeopt.partition_lines import UNITS, Level, Lines, partition_levels
 from moeopt.problem import Problem
 from moeopt.semidefinite_tree_checker import OPEN, TOGETHER, cases_of, decided_pairs
 
-__all__ = ["ALPHABET", "check_semidefinite", "dual_value", "surely_positive"]
+__all__ = ["ALPHABET", "check_semidefinite", "dual_value", "surely_positive", "whole_list"]
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"  # digits of a reference
 NAMES = {"scale", "references", "diagonal", "slack", "cuts", "forces", "dual"}
@@ -112,27 +112,27 @@ def _proved(
     if (problem.objective == "cut") == bool(texts):
         raise ValueError(f"the {problem.objective} cannot be bounded with {len(texts)} references")
     lines = Lines.of(problem, level, references=[_reference(text, n) for text in texts])
-    (scale,) = _whole("scale", [numbers["scale"]], count=1, low=1)
+    (scale,) = whole_list("scale", [numbers["scale"]], count=1, low=1)
     cuts = numbers["cuts"]
     if not isinstance(cuts, list) or len(cuts) > MOST_CUTS:
         raise ValueError(f"cuts must be a list of at most {MOST_CUTS}")
     for cut in cuts:
-        row = _whole("a cut", cut, count=None, low=-n)
+        row = whole_list("a cut", cut, count=None, low=-n)
         if not 2 <= len(row) <= WIDEST or len({abs(i) for i in row} - {0}) < len(row) or max(row) > n:
             raise ValueError(f"a cut lists 2 to {WIDEST} experts of {n} by sign, found {row}")
     upper = np.triu_indices(n, 1)
     low = 0 if decided is None else -LARGEST
-    slack = np.array(_whole("slack", numbers["slack"], count=upper[0].size, low=low), np.int64)
+    slack = np.array(whole_list("slack", numbers["slack"], count=upper[0].size, low=low), np.int64)
     if decided is not None and (slack[decided[upper] == OPEN] < 0).any():
         raise ValueError("slack: negative for a pair that is not decided")
     value, matrix = dual_value(
         lines,
         level,
         scale=scale,
-        diagonal=np.array(_whole("diagonal", numbers["diagonal"], count=n, low=-LARGEST), np.int64),
+        diagonal=np.array(whole_list("diagonal", numbers["diagonal"], count=n, low=-LARGEST), np.int64),
         slack=slack,
         cuts=cuts,
-        forces=_whole("forces", numbers["forces"], count=len(cuts), low=0),
+        forces=whole_list("forces", numbers["forces"], count=len(cuts), low=0),
         together=None if decided is None else decided[upper] == TOGETHER,
     )
     if value != numbers["dual"]:
@@ -208,10 +208,11 @@ def _reference(text: object, n: int) -> NDArray[np.int64]:
     return square + square.T
 
 
-def _whole(name: str, values: Any, *, count: int | None, low: int) -> list[int]:
+def whole_list(name: str, values: Any, *, count: int | None, low: int, high: int = LARGEST) -> list[int]:
+    """The values, whole numbers from `low` to `high` and `count` of them if given; ValueError says what is wrong."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
         raise ValueError(f"{name} must be a list of {count} whole numbers")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= LARGEST:
-            raise ValueError(f"{name}: a whole number from {low} to {LARGEST} is needed, found {value!r:.40}")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{name}: a whole number from {low} to {high} is needed, found {value!r:.40}")
     return values
