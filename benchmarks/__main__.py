@@ -23,6 +23,14 @@ for _module in (
     "agreement",
     "crossings",
     "request_groups",
+    "multi_node",
+    "papers",
+    "partitioners",
+    "shifts",
+    "transfer",
+    "sensitivity",
+    "fronts",
+    "full_plan",
 ):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")

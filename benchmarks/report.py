@@ -7,10 +7,11 @@ from statistics import fmean, median, stdev
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks import findings
+from benchmarks import findings, front_tables, node_tables, paper_tables, setting_tables, stream_tables
 from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn, percent, seconds
 from benchmarks.run import Row, Store
+from benchmarks.schemes import SCHEMES
 from benchmarks.suite import CORES, FRACTION, METHODS, trouble
 
 PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "FINDINGS.md")
@@ -63,6 +64,8 @@ def _left_out(rows: Sequence[Row]) -> str:
             case = (
                 row["case"] if solver is None else f"{row['case']} by {row['found']['formulation']}, {solver}"
             )
+            scheme = row["method"].partition(": ")[0]
+            case = f"{scheme} on {case}" if scheme in SCHEMES else case
             reason = row["reason"] or row["found"].get("message") or row["found"].get("status")
             cases.setdefault(reason, {})[case] = None
     lines = [f"{'; '.join(names)} ({reason})" for reason, names in cases.items()]
@@ -201,6 +204,11 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = MappingProxyT
         "layouts": ("layouts", _layouts),
         "presets": ("presets", _presets),
         **findings.TABLES,
+        **paper_tables.TABLES,
+        **node_tables.TABLES,
+        **stream_tables.TABLES,
+        **setting_tables.TABLES,
+        **front_tables.TABLES,
     }
 )
 """Name of a table to its experiment and how it is drawn."""

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from moeopt.distance import Certified, certify
     from moeopt.evening import even_out
     from moeopt.generator import PRESETS, Generator
+    from moeopt.joint_batches import JointBatches
     from moeopt.method import Heuristic, Method
+    from moeopt.micro_batches import MicroBatches
+    from moeopt.model_method import ModelMethod
+    from moeopt.node_volumes import between_nodes
     from moeopt.placement import Placement
     from moeopt.problem import Problem
     from moeopt.recording import read_trace, read_workload, write_trace
     from moeopt.replaying import Replay, replay
+    from moeopt.request_profiles import classify, request_profile
     from moeopt.result import Result
     from moeopt.rows import solve_model
     from moeopt.running import read_running
@@ -43,11 +48,19 @@ _HOME = {
     "distance": ("Certified", "certify"),
     "evening": ("even_out",),
     "generator": ("PRESETS", "Generator"),
+    "joint_batches": ("JointBatches",),
     "method": ("Heuristic", "Method"),
+    "micro_batches": ("MicroBatches",),
+    "model_method": ("ModelMethod",),
+    "node_volumes": ("between_nodes",),
     "placement": ("Placement",),
     "problem": ("Problem",),
     "recording": ("read_trace", "read_workload", "write_trace"),
     "replaying": ("Replay", "replay"),
+    "request_profiles": (
+        "classify",
+        "request_profile",
+    ),
     "result": ("Result",),
     "rows": ("solve_model",),
     "running": ("read_running",),
@@ -66,7 +79,10 @@ __all__ = [
     "Cluster",
     "Generator",
     "Heuristic",
+    "JointBatches",
     "Method",
+    "MicroBatches",
+    "ModelMethod",
     "Placement",
     "Plan",
     "Problem",
@@ -76,7 +92,9 @@ __all__ = [
     "Trace",
     "Workload",
     "allocate",
+    "between_nodes",
     "certify",
+    "classify",
     "compare",
     "evaluate",
     "even_out",
@@ -89,6 +107,7 @@ __all__ = [
     "read_trace",
     "read_workload",
     "replay",
+    "request_profile",
     "sample",
     "solve",
     "solve_model",

@@ -15,6 +15,7 @@ from moeopt.serving import Desk, Service, Traffic, serve
 
 Flags = NDArray[np.bool_]
 MARGIN = 0.0005  # of a cap, kept free where the guarded dispatch has the last word
+PART = 0.0005  # of the mean load of a GPU: sets of more tokens are served in parts
 RAMP = 0.01  # of a cap: the excess at which an activation costs a hop at stiffness 1
 
 
@@ -30,8 +31,8 @@ class Annealing:
     | slope | price of an activation for each activation above the cap, at stiffness 1; 0 without a tolerance |
     | degree | temperature 1: the objective of a hop of every token, by slots |
 
-    A dispatch gives all tokens of a set the same GPUs. Load above the cap costs half the slope times the square of
-    the excess, so that placement and dispatch lower one function.
+    A dispatch gives all tokens of a set, or of a part of a large one, the same GPUs. Load above the cap costs half the
+    slope times the square of the excess, so that placement and dispatch lower one function.
     """
 
     problem: Problem
@@ -47,8 +48,12 @@ class Annealing:
         """From the copies `hosts` bool [experts, gpus], which keep slots and budget."""
         (sets,), cluster = problem.workload.layers, problem.cluster
         weights, tokens = problem.set_weights(sets).astype(float), sets.counts.sum(axis=1).astype(float)
-        order = np.lexsort((-tokens, -weights))
-        members, weights, tokens = sets.members[order], weights[order], tokens[order]
+        parts = np.ones(len(tokens), np.int64)
+        if problem.load_caps is not None and problem.replicas:
+            parts = np.ceil(tokens / max(1.0, PART * problem.load_total / cluster.gpus)).astype(np.int64)
+        order = np.repeat(np.arange(len(tokens)), parts)
+        order = np.random.default_rng(len(order)).permutation(order)  # a share of them is a sample
+        members, weights, tokens = sets.members[order], (weights / parts)[order], (tokens / parts)[order]
         flat = members.ravel()
         by_expert = np.argsort(flat, kind="stable")
         hop = float(cluster.gpu_cost + (cluster.node_cost if cluster.nodes > 1 else 0))
@@ -68,8 +73,8 @@ class Annealing:
         )
         service = _service(hosts, np.minimum(cluster.slots_of, sets.n_experts), members, problem.replicas)
         desk = Desk.of(gpus=cluster.gpus, nodes=cluster.nodes, top_k=sets.top_k)
-        serve(np.arange(len(sets), dtype=np.int32), traffic, service, desk, slope)
-        undo = Undo.of(sets=len(sets), top_k=sets.top_k, gpus=cluster.gpus)
+        serve(np.arange(len(order), dtype=np.int32), traffic, service, desk, slope)
+        undo = Undo.of(sets=len(order), top_k=sets.top_k, gpus=cluster.gpus)
         return cls(problem, traffic, service, desk, undo, slope, hop * weights.sum() / len(service.gpu))
 
     @property

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from moeopt.serving import Desk, Service, Traffic, serve
 
 GUIDED = 0.5  # of the proposals bring together two experts of one set
-STAGES = 3  # of the evaluation of a move
-SURELY = 3.0  # temperatures above its threshold at which a move is given up after a part of it
+SHARES = (0.05, 0.2, 1.0)  # of the sets of each expert that a move concerns, evaluated by and by
+SURELY = 1.5  # standard errors above its threshold at which a move is given up after a part of it
 
 
 class Undo(NamedTuple):
@@ -49,6 +49,23 @@ def overload(soft: NDArray[np.float64], loads: NDArray[np.float64], slope: float
     total = 0.0
     for g in range(len(loads)):
         excess = loads[g] - soft[g]
+        if excess > 0:
+            total += excess * excess
+    return 0.5 * slope * total
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _overload_at(
+    scale: float,
+    soft: NDArray[np.float64],
+    before: NDArray[np.float64],
+    now: NDArray[np.float64],
+    slope: float,
+) -> float:
+    """`overload` where every load has gone `scale` times as far from `before` as it stands now."""
+    total = 0.0
+    for g in range(len(now)):
+        excess = before[g] + scale * (now[g] - before[g]) - soft[g]
         if excess > 0:
             total += excess * excess
     return 0.5 * slope * total
@@ -154,8 +171,8 @@ def attempt(
 ) -> Any:
     """A move for each row of `draws` [moves, 8] in [0, 1): (change, accepted, tried, copies that may still be added).
 
-    The sets that a move concerns are served anew, the heaviest eighth of each expert's first, then half, then all;
-    a move that stands far above its threshold after a part is given up.
+    The sets that a move concerns are served anew, a share of each expert's first, then more, then all: they come in
+    random order, so a part is a sample, and a move whose estimate stands far above its threshold is given up.
     """
     new = np.empty(3, np.int32)
     members, served, hops, loads = traffic.members, service.served, service.hops, service.loads
@@ -178,8 +195,9 @@ def attempt(
             _seat(undo.seats[i], new[i], service)
         limit = -temperatures[turn] * np.log(1.0 - draws[turn, 7])
         many, hops_change, change = 0, 0.0, 0.0
-        for stage in range(STAGES):
-            begun = many
+        squares, seen = 0.0, 0.0
+        for stage in range(len(SHARES)):
+            begun, share = many, SHARES[stage]
             for i in range(2 * count):
                 seat = undo.seats[i // 2]
                 g = service.gpu[seat]
@@ -187,8 +205,7 @@ def attempt(
                 if e < 0:
                     continue
                 size = starts[e + 1] - starts[e]
-                low = starts[e] + (0 if stage == 0 else size // 8 if stage == 1 else size // 2)
-                high = starts[e] + (size // 8 if stage == 0 else size // 2 if stage == 1 else size)
+                low, high = starts[e] + int(seen * size), starts[e] + int(share * size)
                 for x in range(low, high):
                     s = of_expert[x]
                     if mark[s] == now:
@@ -214,9 +231,16 @@ def attempt(
                         many += 1
             serve(affected[begun:many], traffic, service, desk, slope)
             for i in range(begun, many):
-                hops_change += hops[affected[i]] - undo.hops[i]
-            change = hops_change + overload(traffic.soft, loads, slope) - before
-            if change > limit + SURELY * temperatures[turn]:
+                own = hops[affected[i]] - undo.hops[i]
+                hops_change += own
+                squares += own * own
+            seen = share
+            change = (
+                hops_change / share
+                + _overload_at(1.0 / share, traffic.soft, undo.loads, loads, slope)
+                - before
+            )
+            if change > limit + SURELY / share * np.sqrt((1.0 - share) * squares):
                 break
         if change <= limit:
             total += change

@@ -12,6 +12,7 @@ from moeopt import parallel, registry
 from moeopt.certificate import Certificate
 from moeopt.cluster import Cluster
 from moeopt.method import Method, Resuming
+from moeopt.model_method import ModelMethod, objection
 from moeopt.news import News, heard, silence
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -30,26 +31,38 @@ def solve(
     seed: int = 0,
     start: Placement | None = None,
     resume: Certificate | PathLike | None = None,
+    trace: Trace | None = None,
     executor: Executor | None = None,
     on_layer: Callable[[Result], object] = lambda result: None,
     on_news: Callable[[News], object] = lambda news: None,
 ) -> Result:
-    """Solve every layer of `problem` and join the results.
+    """Solve every layer of `problem` and join the results; or all layers together by a `ModelMethod`.
 
     `stop` (default 60 seconds a layer) limits each layer; `resume` goes on from the certificate of an earlier run, or
     its file: layers that it proved are checked and kept, the others start from its placement and prices, and no bound
     gets weaker; `executor` runs the layers in parallel, without one they run here in turn; `on_layer` is called with
     each layer's result as it arrives, `on_news` with every better placement and bound while a layer runs (of an
     executor's, where it is one of `moeopt.parallel.processes`, or of threads). After Ctrl-C the layers that have no
-    placement yet get that of lpt, and the status is "interrupted". Raises ValueError
-    when the method does not treat the problem.
+    placement yet get that of lpt, and the status is "interrupted".
+
+    `trace` is the one the problem was made from: a `ModelMethod` needs it, for what follows what is not in a workload;
+    other methods ignore it. A `ModelMethod` runs here, not in the executor, has the seconds of all layers, its layers
+    arrive together at the end, and it cannot resume. Raises ValueError when the method does not treat the problem, or
+    needs a trace and has none that fits.
     """
     chosen = registry.named_method(method) if isinstance(method, str) else method
     stop = stop or Stop()
+    if isinstance(chosen, ModelMethod):
+        if resume is not None:
+            raise ValueError(f"method {chosen.name} places all layers together: it resumes no certificate")
+        with heard(on_news):
+            return _solve_model(chosen, problem, trace, stop, seed, start, on_layer)
     if problem.total_replicas is not None:
-        raise ValueError("a budget over all layers couples them: use moeopt.allocate")
+        raise ValueError(
+            "a budget over all layers couples them: use moeopt.allocate, or a method that places all layers together"
+        )
     layers = range(len(problem.workload.layers))
-    if reason := chosen.supports(problem.layer(0)):
+    if reason := objection(chosen, problem):
         raise ValueError(f"method {chosen.name} does not treat this problem: {reason}")
     known = [None] * len(layers) if resume is None else known_layers(resume, problem)
     tasks = [
@@ -75,7 +88,29 @@ def solve(
         for index, answer in zip(layers, answers, strict=True)
     ]
     joined = Result.join(results)
+    if chosen.evens:
+        from moeopt.evening import evened
+
+        joined = evened(joined, problem)
     return replace(joined, status="interrupted") if interrupted else joined
+
+
+def _solve_model(
+    method: ModelMethod,
+    problem: Problem,
+    trace: Trace | None,
+    stop: Stop,
+    seed: int,
+    start: Placement | None,
+    on_layer: Callable[[Result], object],
+) -> Result:
+    result = method.place(problem, trace, stop=stop, seed=seed, start=start)
+    if result.status == "interrupted" and result.placement is None:
+        indices = range(len(problem.workload.layers))
+        result = Result.join([_unsolved(method, problem.layer(index), seed) for index in indices])
+    for part in result.layers:
+        on_layer(part)
+    return result
 
 
 @cache

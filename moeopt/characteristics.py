@@ -64,7 +64,7 @@ def profile(trace: Trace) -> Profile:
     from moeopt.workload import Workload
 
     workload = Workload.from_trace(trace)
-    by_phase = [_loads(trace, trace.phase == phase) for phase in (PREFILL, DECODE)]
+    by_phase = [loads_of(trace, trace.phase == phase) for phase in (PREFILL, DECODE)]
     present = [i for i, tokens in enumerate(workload.tokens) if tokens]
     pairs = [(a, b) for i, a in enumerate(present) for b in present[i + 1 :]]
     correlations = np.full((len(workload.layers), len(pairs)), np.nan)
@@ -114,8 +114,8 @@ def correlation(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     return float(a @ b) / scale if scale else float("nan")
 
 
-def _loads(trace: Trace, chosen: NDArray[np.bool_]) -> NDArray[np.int64] | None:
-    """int64 [layers, experts] of the chosen tokens; None when there are none."""
+def loads_of(trace: Trace, chosen: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """int64 [layers, experts]: loads by the tokens `chosen` bool [tokens]; None when there are none."""
     if not chosen.any():
         return None
     experts = trace.experts[chosen]

@@ -11,6 +11,7 @@ from moeopt.api import solve
 from moeopt.cluster import Cluster
 from moeopt.heuristics.linear import Linear
 from moeopt.method import Method
+from moeopt.model_method import ModelMethod, matching_trace, objection
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.reference import reference_cost
@@ -132,7 +133,7 @@ def _problem_of(placement: Placement, trace: Trace | Workload) -> Problem:
 
 
 def _linear(problem: Problem) -> Placement:
-    free = replace(problem, load_tolerance=None, replicas=0)
+    free = replace(problem, load_tolerance=None, replicas=0, total_replicas=None)
     placement = solve(free, Linear()).placement
     if placement is None:
         raise RuntimeError("the linear placement of a feasible problem was refused")
@@ -182,24 +183,31 @@ def compare(
     """Every method with every seed on `problem`, judged alike.
 
     With `held_out` > 0 the requests of `trace` are split anew for each seed; methods see the larger part, and the
-    placements are also judged on the rest. Raises ValueError for an unknown method or one that does not treat the
+    placements are also judged on the rest. A method that places all layers together needs the trace as well; of a
+    trace the layers of the problem count. Raises ValueError for an unknown method or one that does not treat the
     problem, before anything runs, and KeyboardInterrupt after Ctrl-C.
     """
     chosen = [registry.named_method(item) if isinstance(item, str) else item for item in methods]
     for method in chosen:
-        if reason := method.supports(problem.layer(0)):
+        if reason := objection(method, problem):
             raise ValueError(f"method {method.name} does not treat this problem: {reason}")
     if held_out and trace is None:
         raise ValueError("holding requests out needs the trace they come from")
+    whole = [method for method in chosen if isinstance(method, ModelMethod)]
+    own = None if trace is None or not (held_out or whole) else trace.layers(problem.workload.layer_ids)
+    for method in whole:
+        matching_trace(problem, own, name=method.name)
     rows: list[Row] = []
     for seed in seeds:
-        seen, rest = problem, None
-        if held_out and trace is not None:
-            kept, rest = trace.split(held_out, seed=seed)
-            seen = replace(problem, workload=Workload.from_trace(kept.layers(problem.workload.layer_ids)))
+        seen, part, rest = problem, own, None
+        if held_out and own is not None:
+            part, rest = own.split(held_out, seed=seed)
+            seen = replace(problem, workload=Workload.from_trace(part))
         results = []
         for method in chosen:
-            result = solve(seen, method, stop=stop, seed=seed, executor=executor, on_layer=on_layer)
+            result = solve(
+                seen, method, stop=stop, seed=seed, trace=part, executor=executor, on_layer=on_layer
+            )
             if result.status == "interrupted":
                 raise KeyboardInterrupt  # half a comparison compares nothing
             results.append(result)

@@ -15,9 +15,10 @@ def cheapest_covers(
 ) -> NDArray[Any]:
     """int32 [sets, k]: the GPU that serves each member, at least total cost of GPUs and nodes touched.
 
-    Dynamic programme over subsets of the set, node by node and GPU by GPU: least[mask] is the cost of
-    serving at least the members in `mask`; a GPU that holds `own` gives least[mask & ~own] + gpu_cost.
-    Ties go to the lowest GPU. Work: candidate GPUs x 2^k per set that has a choice.
+    Dynamic programme over subsets of the members with a choice, node by node and GPU by GPU: least[mask] is the cost
+    of serving at least these of `mask` and every member without a choice so far; a GPU that holds `own` gives
+    least[mask & ~own] + gpu_cost, and one that holds a member without a choice has no other way. Ties go to the lowest
+    GPU. Work: candidate GPUs x 2^(members with a choice) per set that has one.
     """
     n_sets, k = members.shape
     n_experts, n_gpus = hosts.shape
@@ -28,59 +29,93 @@ def cheapest_covers(
             if hosts[e, g]:
                 copies[e] += 1
                 first[e] = g
+    starts = np.zeros(n_experts + 1, np.int64)
+    starts[1:] = np.cumsum(copies)
+    held = np.empty(starts[-1], np.int32)  # GPUs of each expert, ascending
+    for e in range(n_experts):
+        at = starts[e]
+        for g in range(n_gpus):
+            if hosts[e, g]:
+                held[at] = g
+                at += 1
     served = np.empty((n_sets, k), np.int32)
-    states = 1 << k
-    least = np.empty((n_gpus + 1, states), np.int64)  # within the open node, after each of its candidates
-    closed = np.empty((n_gpus + 1, states), np.int64)  # after each node
+    least = np.empty((n_gpus + 1, 1 << k), np.int64)  # within the open node, after each of its candidates
+    closed = np.empty((n_gpus + 1, 1 << k), np.int64)  # after each node
     candidate = np.empty(n_gpus, np.int64)
-    own = np.empty(n_gpus, np.int64)
+    own = np.zeros(n_gpus, np.int64)  # by GPU
+    alone = np.zeros(n_gpus, np.bool_)  # by GPU: holds a member without a choice
+    seen = np.zeros(n_gpus, np.bool_)
+    node_end = np.empty(n_gpus, np.int64)
+    node_alone = np.empty(n_gpus, np.bool_)
+    open_members = np.empty(k, np.int64)
     for s in range(n_sets):
-        choice = False
+        bits = 0
         for j in range(k):
             served[s, j] = first[members[s, j]]
-            choice = choice or copies[members[s, j]] > 1
-        if not choice:
+            if copies[members[s, j]] > 1:
+                open_members[bits] = j
+                bits += 1
+        if not bits:
             continue
         count = 0
-        for g in range(n_gpus):
-            mask = 0
-            for j in range(k):
-                if hosts[members[s, j], g]:
-                    mask |= 1 << j
-            if mask:
-                candidate[count], own[count] = g, mask
-                count += 1
-        closed[0, :] = UNREACHED
+        bit = 0
+        for j in range(k):
+            e = members[s, j]
+            single = copies[e] == 1
+            for at in range(starts[e], starts[e + 1]):
+                g = held[at]
+                if not seen[g]:
+                    seen[g], own[g], alone[g] = True, 0, False
+                    place = count
+                    while place and candidate[place - 1] > g:
+                        candidate[place] = candidate[place - 1]
+                        place -= 1
+                    candidate[place] = g
+                    count += 1
+                if single:
+                    alone[g] = True
+                else:
+                    own[g] |= 1 << bit
+            bit += not single
+        states = 1 << bits
+        closed[0, 1:states] = UNREACHED
         closed[0, 0] = 0
         n_nodes = 0
         position = 0
-        node_end = np.empty(count, np.int64)
         while position < count:
             node = candidate[position] // gpus_per_node
             before = closed[n_nodes]
-            previous = before + node_cost
+            previous = before
+            entry = node_cost
+            needed = False
             while position < count and candidate[position] // gpus_per_node == node:
+                g = candidate[position]
                 row = least[position]
                 for mask in range(states):
-                    through = previous[mask & ~own[position]] + gpu_cost
-                    row[mask] = min(previous[mask], through)
+                    through = previous[mask & ~own[g]] + entry + gpu_cost
+                    row[mask] = through if alone[g] else min(previous[mask] + entry, through)
+                needed = needed or alone[g]
                 previous = row
+                entry = 0
                 position += 1
-            node_end[n_nodes] = position
+            node_end[n_nodes], node_alone[n_nodes] = position, needed
             n_nodes += 1
             for mask in range(states):
-                closed[n_nodes, mask] = min(before[mask], previous[mask])
+                closed[n_nodes, mask] = previous[mask] if needed else min(before[mask], previous[mask])
         mask = states - 1
         for node in range(n_nodes - 1, -1, -1):
-            if closed[node + 1, mask] == closed[node, mask]:
+            if not node_alone[node] and closed[node + 1, mask] == closed[node, mask]:
                 continue
             start = node_end[node - 1] if node else 0
             for position in range(node_end[node] - 1, start - 1, -1):
+                g = candidate[position]
                 idle = least[position - 1, mask] if position > start else closed[node, mask] + node_cost
-                if least[position, mask] == idle:
+                if not alone[g] and least[position, mask] == idle:
                     continue
-                for j in range(k):
-                    if mask >> j & 1 and own[position] >> j & 1:
-                        served[s, j] = candidate[position]
-                mask &= ~own[position]
+                for bit in range(bits):
+                    if mask >> bit & 1 and own[g] >> bit & 1:
+                        served[s, open_members[bit]] = g
+                mask &= ~own[g]
+        for position in range(count):
+            seen[candidate[position]] = False
     return served

@@ -7,12 +7,32 @@ from numpy.typing import NDArray
 
 from moeopt.comparison import served_traffic
 from moeopt.placement import Placement
+from moeopt.problem import Problem
+from moeopt.result import Result
 from moeopt.trace import Trace
 from moeopt.workload import Workload
 
 ROUNDS = 50  # through all layers, at most
 
-__all__ = ["even_out", "paired"]
+__all__ = ["even_out", "evened", "paired"]
+
+
+def evened(result: Result, problem: Problem) -> Result:
+    """A result of several layers with the GPUs of its placement renamed by `even_out`; its costs hold for both.
+
+    As it is, where names matter (an incumbent, GPUs of different speeds), where loads are not recorded with their
+    sets, and where a certificate carries the placement.
+    """
+    named = problem.incumbent is not None or not isinstance(problem.cluster.speeds, int)
+    if named or len(result.layers) < 2 or result.placement is None or result.certificate is not None:
+        return result
+    if not problem.workload.complete:
+        return result
+    placement = even_out(result.placement, problem.workload)
+    layers = tuple(
+        replace(layer, placement=placement.layer(index)) for index, layer in enumerate(result.layers)
+    )
+    return replace(result, placement=placement, layers=layers)
 
 
 def even_out(placement: Placement, trace: Trace | Workload) -> Placement:

@@ -10,7 +10,7 @@ from moeopt.problem import Problem
 
 __all__ = ["NORMALISERS", "POOLINGS", "FamilyGraphs"]
 
-NORMALISERS = ("frequency", "cosine", "lift")
+NORMALISERS = ("frequency", "cosine", "lift", "uniform")
 POOLINGS = ("families", "objective")
 _LEAST = 1e-12  # added to a standard deviation before dividing by it
 
@@ -27,7 +27,9 @@ class FamilyGraphs:
 
     Families without tokens are left out. Normalised by "frequency", A_f(i, j) is the share of the family's tokens that
     choose both: then every row sums to (k - 1) times the usage, and degrees say nothing that usage does not. "cosine"
-    divides by the square root of usage(i) usage(j), "lift" by usage(i) usage(j).
+    divides by the square root of usage(i) usage(j), "lift" by usage(i) usage(j); both are our readings of a source that
+    names no other. "uniform" is 1 for every pair, whatever tokens choose: the published ablation without co-activation,
+    where usage alone makes the preferences.
     """
 
     usage: NDArray[np.float64]
@@ -39,21 +41,31 @@ class FamilyGraphs:
         """Those of a problem of one layer.
 
         `pooling` "families": the mean over the families, each counting the same, as published; "objective": each
-        counting as its tokens do in the objective, or the same where none of them counts.
+        counting as its tokens do in the objective, or the same where none of them counts. Raises ValueError for other
+        names.
         """
+        for name, found, allowed in (
+            ("normaliser", normaliser, NORMALISERS),
+            ("pooling", pooling, POOLINGS),
+        ):
+            if found not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, found {found!r:.60}")
         (sets,) = problem.workload.layers
         tokens = problem.workload.tokens
         families = np.flatnonzero(tokens)
         counts = sets.counts[:, families].T
         usage = np.stack([sets.weighted_load(own) for own in counts]) / tokens[families, None]
         affinity = np.stack([sets.affinity(own) for own in counts]) / tokens[families, None, None]
-        if normaliser != "frequency":
+        if normaliser == "uniform":
+            affinity = np.broadcast_to(1.0 - np.eye(sets.n_experts), affinity.shape)
+        elif normaliser != "frequency":
             scale = usage[:, :, None] * usage[:, None, :]
             scale = np.sqrt(scale) if normaliser == "cosine" else scale
             affinity = np.divide(affinity, scale, out=np.zeros_like(affinity), where=scale > 0)
         weights = np.ones(len(families))
         if pooling == "objective":
-            weights = tokens[families] * problem.multipliers[families].astype(float)
+            counted = tokens[families] * problem.multipliers[families].astype(float)
+            weights = counted if counted.any() else weights
         return cls(usage, affinity, np.average(affinity, axis=0, weights=weights))
 
     def preferences(self, *, tau: float) -> NDArray[np.float64]:

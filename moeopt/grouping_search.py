@@ -8,6 +8,7 @@ exchanged at random.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,23 @@ from numpy.typing import NDArray
 from moeopt.grouping import Grouping, GroupingProblem
 from moeopt.stop import Clock
 
-__all__ = ["alternated"]
+__all__ = ["alternated", "seated"]
 
 FRESH = 10  # rounds from random groups of experts, before any from the best
 SHUFFLED = 0.25  # of the requests, when a round begins from the best
 
 
-def alternated(problem: GroupingProblem, *, clock: Clock, seed: int, rounds: int = 100) -> Grouping | None:
+def alternated(
+    problem: GroupingProblem,
+    *,
+    clock: Clock,
+    seed: int,
+    rounds: int = 100,
+    starts: Sequence[NDArray[np.float64]] = (),
+) -> Grouping | None:
     """The cheapest grouping of so many rounds, each a candidate of the clock; one even when it has run out.
 
+    Each of the first rounds begins where one of `starts`, gains float [requests, groups], puts the requests.
     None where a row stands for several requests: whole rows then fit quotas by more than an assignment.
     """
     if (problem.size_of != 1).any():
@@ -36,9 +45,11 @@ def alternated(problem: GroupingProblem, *, clock: Clock, seed: int, rounds: int
         if best is not None and clock.expired:
             break
         clock.candidates += 1
-        if best is None or lap < FRESH:
+        if lap < len(starts):
+            requests: NDArray[np.integer[Any]] = seated(starts[lap], bounds=problem.request_bounds)
+        elif best is None or lap < FRESH:
             gains = problem.activations.sum() * rng.random((problem.n_requests, problem.groups))
-            requests = _seated(problem, gains)
+            requests = seated(gains, bounds=problem.request_bounds)
         else:
             requests = best.request_group.copy()
             moved = rng.choice(len(requests), int(np.ceil(SHUFFLED * len(requests))), replace=False)
@@ -57,19 +68,22 @@ def _descended(problem: GroupingProblem, requests: NDArray[np.integer[Any]]) -> 
         home = np.zeros((problem.n_requests, problem.groups), np.int64)
         for group in range(problem.groups):
             home[:, group] = (problem.activations * (found.expert_group == group)).sum(axis=(1, 2))
-        other = problem.complete(_seated(problem, home.astype(float)))
+        other = problem.complete(seated(home.astype(float), bounds=problem.request_bounds))
         if (value := problem.cost(other)) >= cost:
             return found, cost
         found, cost = other, value
 
 
-def _seated(problem: GroupingProblem, gains: NDArray[np.float64]) -> NDArray[np.integer[Any]]:
-    """int32 [requests]: the groups with the largest sum of gains [requests, groups], quotas kept."""
+def seated(gains: NDArray[np.float64], *, bounds: NDArray[Any]) -> NDArray[np.int32]:
+    """int32 [requests]: the groups with the largest sum of gains float [requests, groups].
+
+    `bounds` int [2, groups]: the fewest and the most requests of each group, which must admit all requests.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    least, most = problem.request_bounds
-    group = np.repeat(np.arange(problem.groups, dtype=np.int32), most)
+    least, most = bounds
+    group = np.repeat(np.arange(gains.shape[1], dtype=np.int32), most)
     optional = np.concatenate([np.arange(count) >= fewest for fewest, count in zip(least, most, strict=True)])
-    nobody = np.where(optional, 0.0, np.inf) + np.zeros((len(group) - problem.n_requests, 1))
+    nobody = np.where(optional, 0.0, np.inf) + np.zeros((len(group) - len(gains), 1))
     seat = linear_sum_assignment(np.concatenate([-gains[:, group], nobody]))[1]
-    return np.asarray(group[seat[: problem.n_requests]])
+    return np.asarray(group[seat[: len(gains)]])

@@ -11,11 +11,15 @@ from moeopt.placement import Placement
 from moeopt.trace import Trace
 from moeopt.workload import ExpertSets, Workload
 
-__all__ = ["ANCHORS", "ORDERS", "PICKS", "LoadGuard"]
+__all__ = ["ANCHORS", "COUNTED", "DECAYS", "ORDERS", "PREFERENCES", "SCOPES", "UPDATES", "LoadGuard"]
 
 ORDERS = ("single-first", "given")
-ANCHORS = ("none", "first", "most")
-PICKS = ("primary", "lightest")
+ANCHORS = ("none", "first", "most", "source")
+PREFERENCES = ("touched", "anchor", "family", "primary")
+UPDATES = ("batch", "expert")
+DECAYS = ("update", "token")
+COUNTED = ("activations", "tokens")
+SCOPES = ("layer", "model")
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,10 @@ class LoadGuard:
 
     Every GPU g carries a load L_g, at first 0. For each expert of a token, feasible are the GPUs that hold it and have
     L_g <= (1 + theta) x mean of L over all GPUs; where none is, all that hold it. Of these the expert takes the first
-    in this order: GPUs that serve an expert of this token already, the token's anchor, its primary copy, the least
-    loaded, the lowest id. After each batch L_g becomes rho L_g + the activations that the batch brought to g; within
-    it loads stand still. Router choices are never changed. Loads are 64-bit floats, the mean is their sum in the order
-    of the ids, divided by the GPUs.
+    in this order: GPUs that serve an expert of this token in this layer already, the token's anchor, its primary copy,
+    the least loaded, the lowest id. After each batch L_g becomes rho L_g + the activations that the batch brought to g;
+    within it loads stand still. Router choices are never changed. Loads are 64-bit floats, the mean is their sum in the
+    order of the ids, divided by the GPUs.
 
     | field | holds |
     |---|---|
@@ -35,11 +39,19 @@ class LoadGuard:
     | rho | what remains of a load, 0 to 1, published 0.995 |
     | batch | tokens of a batch; "after dispatch" in the source, taken as every token |
     | order | of a token's experts: "single-first", those without choice before the others, or "given", by column |
-    | anchor | "none"; "first": primary GPU of column 0; "most": the GPU with most of the token's experts, lowest id |
-    | pick | "primary" as above, or "lightest": without preference for the primary copy |
+    | anchor | "none"; "first": primary GPU of column 0; "most": that with most of its experts; "source": home GPU |
+    | prefer | preferences for GPUs, most important first, before load and id: see below |
+    | update | of the loads: after each "batch", or after each "expert" of a token, with batch 1 |
+    | decay | rho once for each "update", or once for each "token" that the update is of |
+    | counted | as brought to a GPU: its "activations", or "tokens", each once whatever number of its experts |
+    | scope | of the loads: every "layer" its own, or one for the "model": a batch passes through all layers in turn |
+
+    Preferences: "touched", "anchor", "primary" as above; "family", the GPUs reserved for the token's family: family f
+    of F has the GPUs g of G with floor(g F / G) = f, as in `moeopt.heuristics.tacg`. Those left out do not count.
 
     The source names the GPUs touched, an anchor, the token's family, primary and secondary copies, but neither their
-    order nor how the anchor is found: `order`, `anchor` and `pick` are readings of it, and the family plays no part.
+    order nor how the anchor is found, nor what a dispatch is: all but theta and rho are readings of it. Decay by token
+    under loads of the model comes with the last layer.
     """
 
     theta: float = 0.15
@@ -47,20 +59,38 @@ class LoadGuard:
     batch: int = 1
     order: str = "single-first"
     anchor: str = "most"
-    pick: str = "primary"
+    prefer: tuple[str, ...] = ("touched", "anchor", "primary")
+    update: str = "batch"
+    decay: str = "update"
+    counted: str = "activations"
+    scope: str = "layer"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prefer", tuple(self.prefer))
         if not self.theta >= 0:
             raise ValueError(f"theta must not be negative, found {self.theta}")
         if not 0 <= self.rho <= 1:
             raise ValueError(f"rho must lie between 0 and 1, found {self.rho}")
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, found {self.batch}")
-        for name, allowed in (("order", ORDERS), ("anchor", ANCHORS), ("pick", PICKS)):
+        for name, allowed in (
+            ("order", ORDERS),
+            ("anchor", ANCHORS),
+            ("update", UPDATES),
+            ("decay", DECAYS),
+            ("counted", COUNTED),
+            ("scope", SCOPES),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}, found {getattr(self, name)!r:.60}"
                 )
+        if not set(self.prefer) <= set(PREFERENCES) or len(set(self.prefer)) < len(self.prefer):
+            raise ValueError(
+                f"prefer must name each at most once of {', '.join(PREFERENCES)}, found {self.prefer!r:.80}"
+            )
+        if self.update == "expert" and self.batch > 1:
+            raise ValueError(f"update 'expert' needs batch 1, found {self.batch}")
 
     def gpus(
         self,
@@ -68,61 +98,118 @@ class LoadGuard:
         *,
         hosts: NDArray[np.bool_],
         primary: NDArray[Any],
+        family: NDArray[Any] | None = None,
+        families: int = 1,
+        source: NDArray[Any] | None = None,
         state: NDArray[np.float64] | None = None,
     ) -> NDArray[np.int32]:
-        """int32 [tokens, k]: the GPU that serves each expert of each token, tokens in the order given.
+        """int32 [tokens, k]: the GPU that serves each expert of each token of a layer, tokens in the order given.
 
-        `experts` int [tokens, k] of one layer, `hosts` bool [experts, gpus], `primary` int [experts]. `state` float
-        [2 gpus + 1], at first zeros, carries the loads from one call to the next. Raises ValueError for ids out of
-        range, an expert on no GPU, a primary GPU without the expert.
+        `experts` int [tokens, k], `hosts` bool [experts, gpus], `primary` int [experts]. `family` int [tokens], of
+        `families` ids, is needed for the preference "family", `source` int [tokens], home GPUs, for the anchor of that
+        name. `state` float [2 gpus + 1], at first zeros, carries the loads from one call to the next. Raises ValueError
+        for ids out of range, an expert on no GPU, a primary GPU without the expert, a column that is needed and
+        missing, and loads of the model, which are those of `plan` alone.
         """
-        from moeopt.load_guard_kernel import guarded_gpus
-
+        if self.scope == "model":
+            raise ValueError("loads of the model are kept by plan: gpus sees one layer")
         _check(experts, hosts, primary)
-        served: NDArray[np.int32] = guarded_gpus(
-            np.ascontiguousarray(experts, np.int64),
-            np.concatenate([[0], hosts.sum(axis=1).cumsum()]).astype(np.int64),
-            np.nonzero(hosts)[1].astype(np.int32),
-            np.ascontiguousarray(primary, np.int32),
-            hosts.shape[1],
-            float(self.theta),
-            float(self.rho),
-            self.batch,
-            self.order == "single-first",
-            ANCHORS.index(self.anchor),
-            self.pick == "primary",
-            np.zeros(2 * hosts.shape[1] + 1) if state is None else state,
+        served = self._served(
+            experts[:, None],
+            hosts=hosts[None],
+            primary=primary[None],
+            family=family,
+            families=families,
+            source=source,
+            state=np.zeros((1, 2 * hosts.shape[1] + 1)) if state is None else state[None],
         )
-        return served
+        return served[:, 0]
 
-    def plan(self, placement: Placement, trace: Trace) -> Plan:
+    def plan(self, placement: Placement, trace: Trace, *, source: NDArray[Any] | None = None) -> Plan:
         """The dispatch of a trace over a placement of its layers, for `Problem.cost` and `moeopt.traffic`.
 
-        Tokens come in the order of the trace; layers keep loads of their own, on which the source is silent. The plan
-        is of `Workload.from_layers(trace, placement.layer_ids)`. Raises ValueError where a layer is missing or experts
-        differ.
+        Tokens come in the order of the trace, families are all that it names; `source` as in `gpus`. The plan is of
+        `Workload.from_layers(trace, placement.layer_ids)`. Raises ValueError where a layer is missing, experts differ
+        or home GPUs are needed and missing.
         """
         seen = trace.layers(placement.layer_ids)
         if seen.n_experts != placement.n_experts:
             raise ValueError(
                 f"the placement has {placement.n_experts} experts a layer, the trace {seen.n_experts}"
             )
+        rows = 1 if self.scope == "model" else seen.n_layers
+        served = self._served(
+            seen.experts,
+            hosts=placement.hosts,
+            primary=placement.primary,
+            family=seen.family,
+            families=len(seen.families),
+            source=source,
+            state=np.zeros((rows, 2 * placement.gpus + 1)),
+        )
         return Plan(
             placement,
             tuple(
-                _gathered(
-                    sets,
-                    seen.experts[:, layer],
-                    self.gpus(
-                        seen.experts[:, layer],
-                        hosts=placement.hosts[layer],
-                        primary=placement.primary[layer],
-                    ),
-                    seen.family,
-                )
+                _gathered(sets, seen.experts[:, layer], served[:, layer], seen.family)
                 for layer, sets in enumerate(Workload.from_trace(seen).layers)
             ),
         )
+
+    def _served(
+        self,
+        experts: NDArray[Any],
+        *,
+        hosts: NDArray[np.bool_],
+        primary: NDArray[Any],
+        family: NDArray[Any] | None,
+        families: int,
+        source: NDArray[Any] | None,
+        state: NDArray[np.float64],
+    ) -> NDArray[np.int32]:
+        """int32 [tokens, layers, k]: `experts` alike, `hosts` [layers, experts, gpus], `primary` [layers, experts]."""
+        from moeopt.load_guard_kernel import guarded_gpus
+
+        layers, n_experts, n_gpus = hosts.shape
+        tokens = len(experts)
+        by_family, by_source = "family" in self.prefer, self.anchor == "source"
+        first = np.concatenate([[0], hosts.sum(axis=2).ravel().cumsum()]).astype(np.int64)
+        places = [self.prefer.index(name) if name in self.prefer else -1 for name in PREFERENCES]
+        served: NDArray[np.int32] = guarded_gpus(
+            np.ascontiguousarray(experts, np.int64),
+            first[np.arange(layers)[:, None] * n_experts + np.arange(n_experts + 1)],
+            np.nonzero(hosts)[2].astype(np.int32),
+            np.ascontiguousarray(primary, np.int32),
+            _column("family", family, tokens, below=families, needed=by_family),
+            np.arange(n_gpus) * families // n_gpus,
+            _column("source", source, tokens, below=n_gpus, needed=by_source),
+            float(self.theta),
+            float(self.rho),
+            float(self.rho) ** self.batch,
+            self.batch,
+            self.update == "expert",
+            self.decay == "token",
+            self.counted == "tokens",
+            self.order == "single-first",
+            ANCHORS.index(self.anchor),
+            np.array([0 if place < 0 else 1 << (len(PREFERENCES) - place) for place in places]),
+            state,
+        )
+        return served
+
+
+def _column(
+    name: str, values: NDArray[Any] | None, tokens: int, *, below: int, needed: bool
+) -> NDArray[np.int64]:
+    """int64 [tokens]: the ids, checked; zeros where they are not needed."""
+    if not needed:
+        return np.zeros(tokens, np.int64)
+    if values is None:
+        raise ValueError(f"this guard needs the {name} of each token")
+    if values.shape != (tokens,) or values.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers [{tokens}], found {values.dtype} {values.shape}")
+    if tokens and not 0 <= int(values.min()) <= int(values.max()) < below:
+        raise ValueError(f"{name} must be ids below {below}, found {values.min()} to {values.max()}")
+    return np.ascontiguousarray(values, np.int64)
 
 
 def _gathered(

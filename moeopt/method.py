@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,10 +20,14 @@ from moeopt.tolerance import rounded_up
 
 
 class Method(ABC):
-    """Settings are the fields of a frozen dataclass; `repr` is the provenance."""
+    """Settings are the fields of a frozen dataclass; `repr` is the provenance.
+
+    `evens`: GPUs may be renamed after all layers are solved, so that loads summed over layers come out even.
+    """
 
     name: str
     summary: str
+    evens: ClassVar[bool] = False
 
     def supports(self, problem: Problem) -> str:
         """Why this method cannot treat `problem`; empty when it can."""
@@ -159,7 +164,7 @@ class Incumbent:
             seed=seed,
             history=tuple(self.history),
             layer_id=self.problem.workload.layer_ids[0],
-            message="" if found else f"no admissible placement found: {self.reason}",
+            message="" if found else f"no admissible placement found: {self.reason or 'none was proposed'}",
             tolerance_reached=None if found else self._lightest,
         )
 

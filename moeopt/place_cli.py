@@ -17,6 +17,13 @@ def place(
     nodes: flags.Nodes = 1,
     slots: flags.Slots = None,
     replicas: flags.Replicas = 0,
+    total_replicas: Annotated[
+        int | None,
+        typer.Option(
+            help="Copies over all layers, at most: of methods that place all layers together.",
+            show_default=False,
+        ),
+    ] = None,
     load_tolerance: flags.Tolerance = None,
     weights: flags.Weights = None,
     objective: flags.Objective = "fan-out",
@@ -44,21 +51,25 @@ def place(
     workers: flags.Workers = None,
     as_json: flags.AsJson = False,
 ) -> None:
-    """Place experts, layer by layer, and prove how good the placement is."""
+    """Place experts, layer by layer or all layers together, and prove how good the placement is."""
+    from dataclasses import replace
+
     from moeopt import registry, storage, tables
     from moeopt.api import solve
     from moeopt.options import recorded_traffic, stated, with_solver, worker_count
     from moeopt.parallel import processes
     from moeopt.stop import Stop
     from moeopt.summary import summarise
+    from moeopt.trace import Trace
 
     for path in (output, certificate):
         check_folder(path)
     if output is not None and output == certificate:
         raise ValueError(f"{output}: placement and certificate need files of their own")
     chosen, stop = with_solver(registry.named_method(method), solver), Stop(seconds=seconds)
+    traffic = recorded_traffic(trace, layers)
     problem, note = stated(
-        recorded_traffic(trace, layers),
+        traffic,
         path=trace,
         gpus=gpus,
         nodes=nodes,
@@ -74,6 +85,8 @@ def place(
         incumbent=incumbent,
         max_moves=max_moves,
     )
+    if total_replicas is not None:
+        problem = replace(problem, total_replicas=total_replicas)
     count = len(problem.workload.layers)
     begun = time.perf_counter()
     with progress(quiet=as_json) as follow, processes(worker_count(workers, layers=count)) as executor:
@@ -84,6 +97,7 @@ def place(
             stop=stop,
             seed=seed,
             resume=resume,
+            trace=traffic if isinstance(traffic, Trace) else None,
             executor=executor,
             on_layer=lambda _: bar(),
             on_news=bar.hear,

@@ -30,7 +30,7 @@ def named_method(name: str) -> Method:
 
 
 def all_methods() -> list[Method]:
-    """All methods, by name: heuristics, and one exact method for each formulation of placements."""
+    """All methods, by name: heuristics, methods of whole models, an exact method for each formulation of placements."""
     others = {formulation.name for formulation in other_formulations()}
     return [named_method(name) for name in sorted(_points().keys() - others)]
 

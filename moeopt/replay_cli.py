@@ -27,7 +27,7 @@ def replay(
     trace: flags.TraceFile,
     *,
     rule: Annotated[
-        str, typer.Option(help="Which copy serves: cover, equal, nearest, static, guarded.")
+        str, typer.Option(help="Which copy serves: cover, equal, nearest, static, guarded, load-priced.")
     ] = "cover",
     batch: Annotated[int, typer.Option(help="Tokens of a batch.")] = 256,
     order: Annotated[

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moeopt.cluster import Cluster
 from moeopt.load_guard import LoadGuard
+from moeopt.load_priced import LoadPriced
 
 
 class Rule(Protocol):
@@ -198,11 +199,11 @@ class Guarded:
         source: NDArray[np.int32],
         memory: NDArray[Any],
     ) -> NDArray[np.int32]:
-        return self.guard.gpus(experts, hosts=hosts, primary=primary, state=memory)
+        return self.guard.gpus(experts, hosts=hosts, primary=primary, source=source, state=memory)
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {rule.name: rule for rule in (Cover(), Equal(), Nearest(), Static(), Guarded())}
+    {rule.name: rule for rule in (Cover(), Equal(), Nearest(), Static(), Guarded(), LoadPriced())}
 )
 
 

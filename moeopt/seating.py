@@ -1,12 +1,12 @@
 """Experts seated on GPUs, with the tables that the swap kernels keep."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.swaps import descend, exchange
+from moeopt.swaps import Room, Tally, descend, exchange, index, tallied
 from moeopt.workload import ExpertSets
 
 
@@ -16,30 +16,14 @@ class Seating:
 
     | field | holds |
     |---|---|
-    | labels | int32 [levels, seats]: GPU (level 0) and node of each seat; seats beyond E are empty slots |
-    | prices | float [levels]: cost of a further GPU, of a further node |
-    | load, cap, penalty | float [experts]; float [labels]: load of a GPU above its cap costs `penalty` each |
-    | members, weights | the sets: int32 [sets, k], float [sets] |
-    | starts, of_expert | [experts + 1] and set indices: the sets of each expert, ascending |
-    | count | uint8 [levels, sets, labels]: members of a set on a GPU or node |
-    | arrive | float [levels, experts, labels]: weight of the sets that would newly touch the label |
-    | leave | float [levels, experts]: weight of the sets that would cease to touch the present label |
-    | carried | float [labels]: load of each GPU |
+    | room | what no swap changes: see `moeopt.swaps.Room` |
+    | tally | what swaps keep up to date: see `moeopt.swaps.Tally` |
+    | cost | of the seats it was made with: fan-out at the prices, and the penalty of load above the caps |
     """
 
-    labels: NDArray[np.int32]
-    prices: NDArray[np.float64]
-    load: NDArray[np.float64]
-    cap: NDArray[np.float64]
-    penalty: float
-    members: NDArray[np.int32]
-    weights: NDArray[np.float64]
-    starts: NDArray[np.int64]
-    of_expert: NDArray[np.int32]
-    count: NDArray[np.uint8]
-    arrive: NDArray[np.float64]
-    leave: NDArray[np.float64]
-    carried: NDArray[np.float64]
+    room: Room
+    tally: Tally
+    cost: float
 
     @classmethod
     def of(
@@ -53,64 +37,35 @@ class Seating:
         cap: float | NDArray[np.float64],
         penalty: float,
     ) -> Self:
-        """Count from scratch; `cap` is one for all GPUs, or float [gpus]."""
-        flat = sets.members.ravel()
-        order = np.argsort(flat, kind="stable")
-        starts = np.searchsorted(flat[order], np.arange(sets.n_experts + 1)).astype(np.int64)
-        of_expert = (order // sets.top_k).astype(np.int32)
-        levels, width = len(labels), int(labels.max()) + 1
-        count = np.zeros((levels, len(sets), width), np.uint8)
-        arrive = np.zeros((levels, sets.n_experts, width))
-        leave = np.zeros((levels, sets.n_experts))
-        rows = np.arange(len(sets))
-        for level in range(levels):
-            held = labels[level][sets.members]
-            for column in held.T:
-                count[level, rows, column] += 1
-            absent = np.where(count[level] == 0, weights[:, None], 0.0)
-            alone = np.where(np.take_along_axis(count[level], held, axis=1) == 1, weights[:, None], 0.0)
-            for place, column in enumerate(sets.members.T):
-                np.add.at(arrive[level], column, absent)
-                np.add.at(leave[level], column, alone[:, place])
-        carried = np.bincount(labels[0, : sets.n_experts], weights=load, minlength=width).astype(float)
-        return cls(
-            labels,
-            prices,
-            load,
-            np.full(width, cap) if np.ndim(cap) == 0 else np.asarray(cap)[:width].astype(float),
-            penalty,
-            sets.members,
-            weights,
-            starts,
-            of_expert,
-            count,
-            arrive,
-            leave,
-            carried,
-        )
+        """Count from scratch: `weights` [sets], `labels` int32 [levels, seats], `cap` one for all GPUs or [gpus]."""
+        # Narrow ids stay in the cache.
+        members = np.ascontiguousarray(sets.members, np.int16 if sets.n_experts < 1 << 15 else np.int32)
+        caps = np.asarray(cap, float)
+        caps = caps if caps.ndim else np.full(int(labels.max()) + 1, float(cap))
+        room = Room(prices, load, caps, penalty, members, weights, *index(members, sets.n_experts))
+        return cls._seated(room, labels)
+
+    def reseated(self, labels: NDArray[np.int32]) -> Self:
+        """The same sets with other seats, int32 [levels, seats]."""
+        return self._seated(self.room, labels)
+
+    @classmethod
+    def _seated(cls, room: Room, labels: NDArray[np.int32]) -> Self:
+        width = int(labels.max()) + 1
+        cost, held, arrive, leave = tallied(labels, width, room)
+        carried = np.bincount(labels[0, : len(room.load)], weights=room.load, minlength=width).astype(float)
+        return cls(room, Tally(labels, held, arrive, leave, carried), float(cost))
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 [levels, seats]: GPU and node of each seat, as it stands."""
+        return self.tally.labels
 
     def exchange(self, pairs: NDArray[np.int64]) -> float:
         """Swap the seats of each pair [swaps, 2], in order; the change of cost. Seats of one label stay."""
-        return float(exchange(pairs, *self._state()))
+        return float(exchange(pairs, self.room, self.tally))
 
     def descend(self, order: NDArray[np.int64]) -> tuple[float, NDArray[np.int64]]:
         """Visit seats in `order`, take the best swap of each while one helps; change of cost, and the swaps."""
-        change, made = descend(order, *self._state())
+        change, made = descend(order, self.room, self.tally)
         return float(change), made
-
-    def _state(self) -> tuple[Any, ...]:
-        return (
-            self.labels,
-            self.prices,
-            self.load,
-            self.cap,
-            self.penalty,
-            self.members,
-            self.weights,
-            self.starts,
-            self.of_expert,
-            self.count,
-            self.arrive,
-            self.leave,
-            self.carried,
-        )

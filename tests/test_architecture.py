@@ -19,9 +19,13 @@ FORMULATIONS = ROOT / "formulations" / "moeopt_formulations"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *FORMULATIONS.rglob("*.py")])
 OWN = sorted(PACKAGE.rglob("*.py"))
 HEAVY = (
+    "pymetis",
+    "sklearn",
     "gurobipy",
     "highspy",
+    "kahip",
     "matplotlib",
+    "mtkahypar",
     "networkx",
     "numba",
     "ortools",

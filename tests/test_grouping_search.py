@@ -51,3 +51,15 @@ def test_more_rounds_never_cost_more_and_one_is_enough() -> None:
         costs.append(problem.cost(found))
     assert costs == sorted(costs, reverse=True)
     assert alternated(problem, clock=Stop(seconds=1e-9).start(), seed=0) is not None
+
+
+def test_the_first_rounds_begin_where_they_are_told() -> None:
+    family, experts = np.arange(12) % 3, np.arange(6) % 3
+    problem = GroupingProblem(9 * (family[:, None, None] == experts).astype(int), 3)
+    told = (family[:, None] == np.arange(3)).astype(float)
+    found = alternated(problem, clock=rounds(1), seed=0, starts=[told])
+    assert found is not None
+    assert found.request_group.tolist() == family.tolist()
+    crowded = alternated(problem, clock=rounds(1), seed=0, starts=[np.ones((12, 1)) * [1.0, 0.0, 0.0]])
+    assert crowded is not None
+    assert problem.violation(crowded) == ""

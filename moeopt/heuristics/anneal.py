@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +15,10 @@ from moeopt.stop import Clock
 if TYPE_CHECKING:
     from moeopt.annealing import Annealing
 
-SOFT, STIFF = 0.1, 16.0  # stiffness of the load caps when hot and when cold
+SOFT, STIFF = 0.1, 2.0  # stiffness of the load caps when hot and when cold
 SETTLED = 0.6  # of a cooling, from where on placements are proposed
-LOOKS = 8  # proposals of a cooling from there on
-RESERVE = 0.05  # of the time, for the last looks
+LOOKS = 2  # proposals of a cooling from there on
+OPENING, LONG = 0.05, 0.55  # of the time: the first cooling; of what is left: each further one
 HARDENINGS = 8  # at most, of the caps, where they are not kept when cold
 LAST = 25  # of the moves, one more at the end for each hardening, and one at temperature 0
 _EXCHANGES = Replicate(patience=20)
@@ -36,15 +35,14 @@ class Anneal(Heuristic):
 
     | field | holds |
     |---|---|
-    | moves | moves of the first cooling; each further one has twice as many, the last one fills the time |
-    | coolings | coolings, where there is no time limit |
+    | moves, coolings | without a time limit: moves of the first cooling, each further one has twice as many; coolings |
     | hot, warm, cold | temperature at the start of the first, third, ... and of the other coolings, and at their end |
 
     Temperature 1 is a hop of all tokens, divided by the slots.
     """
 
     moves: int = 10_000
-    coolings: int = 6
+    coolings: int = 5
     hot: float = 0.6
     warm: float = 0.3
     cold: float = 0.08
@@ -80,36 +78,43 @@ class Anneal(Heuristic):
         if start is not None and not free.violation(start):
             hosts = start.hosts[0]
         hosts = filled(hosts, problem, rng=rng)
-        best, pace = np.inf, _Pace(clock)
-        for cooling in range(self.coolings) if clock.left is None else count():
+        least = np.inf
+        for cooling, pace in enumerate(self._paces(clock)):
             state = Annealing.of(problem, hosts)
-            hot = self.warm if cooling % 2 else self.hot
-            for _ in self._cool(state, pace, rng, moves=self.moves << cooling, hot=hot):
+            for _ in self._cool(state, pace, rng, hot=self.warm if cooling % 2 else self.hot):
                 yield state.placement()
                 if clock.expired:
                     return
             found = state.placement()
-            if problem.replicas and problem.load_caps is not None:
+            if problem.replicas and problem.load_caps is not None and (cooling or clock.left is None):
                 for better in _EXCHANGES.search(problem, clock=clock, rng=rng, start=found):
                     yield (found := better)
                     if clock.expired:
                         return
-            if not problem.violation(found) and (cost := problem.cost(found)) < best:
-                best, hosts = cost, found.hosts[0]
+            plan = problem.plan(found)
+            if not problem.violation(plan) and (cost := problem.cost(plan)) < least:
+                least, hosts = cost, found.hosts[0]
+
+    def _paces(self, clock: Clock) -> "Iterator[_Pace]":
+        """One for each cooling: a short one for something to show, a long one, then what fits."""
+        if clock.left is None:
+            yield from (_Pace(clock, moves=self.moves << cooling) for cooling in range(self.coolings))
+            return
+        yield _Pace(clock, seconds=OPENING * clock.left)
+        while not clock.expired:
+            yield _Pace(clock, seconds=LONG * clock.left)
 
     def _cool(
-        self, state: "Annealing", pace: "_Pace", rng: np.random.Generator, *, moves: int, hot: float
+        self, state: "Annealing", pace: "_Pace", rng: np.random.Generator, *, hot: float
     ) -> Iterator[None]:
         """One cooling, hardened at its end until the caps are kept, then quenched; stops where a look is worth it."""
         done, progress, look, stiffness = 0, 0.0, SETTLED, SOFT
-        moves = pace.stretched(moves)
         while progress < 1.0:
             temperature = hot * (self.cold / hot) ** progress
             stiffness = SOFT * (STIFF / SOFT) ** progress
             state.move(rng, moves=state.slice, temperature=temperature, stiffness=stiffness)
             done += state.slice
-            pace.done(state.slice)
-            progress = done / max(done, pace.within(moves, done=done))
+            progress = pace.progress(done)
             if look <= progress < 1.0 or pace.clock.expired:
                 yield
                 look = progress + (1.0 - SETTLED) / LOOKS
@@ -126,26 +131,14 @@ class Anneal(Heuristic):
 
 
 class _Pace:
-    """Moves that fit in the time left, at the rate so far; without a time limit as many as planned."""
+    """How far a cooling has come: by moves, or by time."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, moves: int = 1, seconds: float | None = None) -> None:
         self.clock = clock
-        self._begun, self._moves = clock.elapsed, 0
+        self._moves, self._seconds, self._begun = moves, seconds, clock.elapsed
 
-    def done(self, moves: int) -> None:
-        """Count `moves` more."""
-        self._moves += moves
-
-    def within(self, moves: int, *, done: int) -> int:
-        """`moves`, of which `done` are done, or fewer where time is short."""
-        if self.clock.left is None or not self._moves:
-            return moves
-        rate = self._moves / max(self.clock.elapsed - self._begun, 1e-9)
-        return min(moves, done + int(rate * max(0.0, self.clock.left - RESERVE * self.clock.elapsed)))
-
-    def stretched(self, moves: int) -> int:
-        """All that fit where these and twice as many do not."""
-        if self.clock.left is None or not self._moves:
-            return moves
-        most = self.within(1 << 62, done=0)
-        return max(1, most if most < 3 * moves else moves)
+    def progress(self, done: int) -> float:
+        """0 at the start, 1 at the end; `done` moves so far."""
+        if self._seconds is None:
+            return done / self._moves
+        return (self.clock.elapsed - self._begun) / max(self._seconds, 1e-9)

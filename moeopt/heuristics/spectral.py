@@ -26,7 +26,7 @@ class Spectral(Heuristic):
 
     | field | holds |
     |---|---|
-    | normaliser | "frequency", "cosine" or "lift": see `FamilyGraphs`; the source names no other than frequency |
+    | normaliser | of `FamilyGraphs`; "frequency" as published, "uniform" its ablation without co-activation |
     | pooling | "families", each counts the same, as published, or "objective": as their tokens do in the objective |
     | jitter | added to the diagonal of the graph, whose largest weight is 1; the source says "small" |
     | seeds | seedings of k-means, the tightest clusters of which are taken; the source gives none |
@@ -62,20 +62,17 @@ class Spectral(Heuristic):
         """The one placement, then the levelled one if the first is too uneven."""
         graphs = FamilyGraphs.of(problem, normaliser=self.normaliser, pooling=self.pooling)
         gpu_of = self._grouped(problem, graphs, rng)
-        proposal = self._placed(problem, graphs, gpu_of)
+        proposal = problem.partition(gpu_of)
         yield proposal
         if problem.load_caps is not None and problem.violation(proposal):
             (sets,), cluster = problem.workload.layers, problem.cluster
-            even = levelled(sets.load, gpu_of, slots=cluster.slots_of, speeds=cluster.speeds_of)
-            yield self._placed(problem, graphs, even)
+            yield problem.partition(
+                levelled(sets.load, gpu_of, slots=cluster.slots_of, speeds=cluster.speeds_of)
+            )
 
     def _grouped(self, problem: Problem, graphs: FamilyGraphs, rng: np.random.Generator) -> NDArray[np.int64]:
         """int64 [experts]: GPU of each."""
         return self._partition(problem, graphs.pooled, rng)
-
-    def _placed(self, problem: Problem, graphs: FamilyGraphs, gpu_of: NDArray[np.int64]) -> Placement:
-        """The placement whose primary copies are on `gpu_of`."""
-        return problem.partition(gpu_of)
 
     def _partition(
         self, problem: Problem, graph: NDArray[np.float64], rng: np.random.Generator

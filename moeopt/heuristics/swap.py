@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,31 +15,37 @@ from moeopt.reference import equal_sizes
 from moeopt.stop import Clock
 from moeopt.workload import ExpertSets
 
+if TYPE_CHECKING:
+    from moeopt.seating import Seating
+
+
+LOOK = 5  # kicks after which what they found is proposed
+RANDOM = 3  # swaps of a kick that concerns all GPUs
+
 
 @dataclass(frozen=True)
 class Swap(Heuristic):
     """Iterated local search by swaps on the exact objective, GPUs and nodes, with a compiled kernel.
 
-    A swap exchanges two experts of different GPUs, or moves one to a free slot. Load above the tolerance costs more
-    than any saving. After each local optimum a few random swaps follow; the better of before and after is kept.
+    A swap exchanges two experts of different GPUs, or moves one to a free slot; each seat takes its best one while one
+    helps. Load above the tolerance costs more than any saving. A kick is three random swaps, or exchanges half
+    of the seats of two random GPUs; a local optimum follows, and the better of before and after is kept.
 
     | field | holds |
     |---|---|
     | restarts | independent starts: the given placement first, then random ones |
     | kicks | kicks of each start |
-    | strength | random swaps of a kick |
     """
 
-    restarts: int = 3
+    restarts: int = 6
     kicks: int = 100
-    strength: int = 3
     name = "swap"
     summary = "swaps on the exact objective with kicks, compiled"
 
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
     ) -> Iterator[Placement]:
-        """The first local optimum of each start, then every better one."""
+        """The first local optimum of each start, then better ones."""
         sets = problem.workload.layers[0]
         weights = problem.set_weights(sets)
         if problem.objective == "cut":
@@ -55,36 +62,53 @@ class Swap(Heuristic):
         rng: np.random.Generator,
         start: Placement | None,
     ) -> Iterator[Placement]:
-        """Swap search on the fan-out of any weighted sets over the problem's cluster."""
+        """Swap search on the fan-out of any weighted sets over the problem's cluster.
+
+        Proposes the first local optimum of each start, and every `LOOK` kicks what is better than all before.
+        """
         from moeopt.seating import Seating
 
         cluster, load = problem.cluster, problem.workload.layers[0].load.astype(float)
         prices = np.array([cluster.gpu_cost, cluster.node_cost], float)
         levels = 2 if cluster.nodes > 1 and cluster.node_cost else 1
         dearest = float(prices.sum()) * float(weights.sum()) * (sets.top_k - 1)  # of all placements
+        seating, least = None, float("inf")
         for restart in range(self.restarts):
             gpu = self._seats(problem, rng, start if restart == 0 else None)
-            seating = Seating.of(
-                sets,
-                weights=weights.astype(float),
-                labels=np.stack([gpu, cluster.node_of[gpu]])[:levels].astype(np.int32),
-                prices=prices[:levels],
-                load=load,
-                cap=float("inf") if problem.load_caps is None else problem.load_caps.astype(float),
-                penalty=1.0 + dearest,  # of one activation
-            )
-            seating.descend(rng.permutation(len(gpu)))
+            labels = np.stack([gpu, cluster.node_of[gpu]])[:levels].astype(np.int32)
+            if seating is None:
+                seating = Seating.of(
+                    sets,
+                    weights=weights.astype(float),
+                    labels=labels,
+                    prices=prices[:levels],
+                    load=load,
+                    cap=float("inf") if problem.load_caps is None else problem.load_caps.astype(float),
+                    penalty=1.0 + dearest,  # of one activation
+                )
+            else:
+                seating = seating.reseated(labels)
+            cost = seating.cost + seating.descend(rng.permutation(len(gpu)))[0]
+            least = min(least, cost)
             yield problem.partition(seating.labels[0, : problem.workload.n_experts])
-            for _ in range(self.kicks):
+            for done in range(1, self.kicks + 1):
+                if not clock.expired:
+                    cost += self._kicked(seating, rng)
+                if cost < least and (done % LOOK == 0 or done == self.kicks or clock.expired):
+                    least = cost
+                    yield problem.partition(seating.labels[0, : problem.workload.n_experts])
                 if clock.expired:
                     return
-                kick = rng.integers(0, len(gpu), (self.strength, 2))
-                kicked = seating.exchange(kick)
-                change, made = seating.descend(rng.permutation(len(gpu)))
-                if kicked + change > 0:
-                    seating.exchange(np.concatenate([kick, made])[::-1])
-                elif kicked + change < 0:
-                    yield problem.partition(seating.labels[0, : problem.workload.n_experts])
+
+    def _kicked(self, seating: "Seating", rng: np.random.Generator) -> float:
+        """Kick and descend, undone if that is worse; the change of cost."""
+        kick = _mixing(seating.labels[0], rng)
+        kicked = seating.exchange(kick)
+        change, made = seating.descend(rng.permutation(seating.labels.shape[1]))
+        if kicked + change > 0:
+            seating.exchange(np.concatenate([kick, made])[::-1])
+            return 0.0
+        return kicked + change
 
     def _seats(
         self, problem: Problem, rng: np.random.Generator, start: Placement | None
@@ -98,6 +122,16 @@ class Swap(Heuristic):
             gpu = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
         free = np.minimum(slots, experts) - np.bincount(gpu, minlength=len(slots))
         return np.concatenate([gpu, np.repeat(np.arange(len(slots)), np.maximum(free, 0))])
+
+
+def _mixing(gpu: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """int64 [swaps, 2]: as often `RANDOM` swaps of any seats as half of the seats of two GPUs; `gpu` [seats]."""
+    used = np.unique(gpu)
+    if len(used) < 2 or rng.random() < 0.5:
+        return rng.integers(0, len(gpu), (RANDOM, 2))
+    pair = [rng.permutation(np.flatnonzero(gpu == one)) for one in rng.choice(used, 2, replace=False)]
+    half = (min(map(len, pair)) + 1) // 2
+    return np.stack([seats[:half] for seats in pair], axis=1)
 
 
 @dataclass(frozen=True)

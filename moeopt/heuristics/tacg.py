@@ -21,12 +21,12 @@ class Tacg(Spectral):
     of the same size are matched to the GPUs so that the preferences on them for their families sum highest. The source
     reserves GPUs for families and does not say how groups reach them; without a node cost the matching costs nothing.
 
-    A single family, or preferences that are all equal, leave the graph of `Spectral`. One copy each; what follows where
-    the load tolerance is broken is as there.
+    A single family, as of a trace that names none, or preferences that are all equal leave the graph of `Spectral`.
+    One copy each; what follows where the load tolerance is broken is as there.
 
     | field | holds |
     |---|---|
-    | normaliser, pooling, jitter, seeds, unit_rows | as of `Spectral`; by "frequency" the score is 2 z(du) |
+    | normaliser, pooling, jitter, seeds, unit_rows | as of `Spectral`; score: "frequency" 2 z(du), "uniform" z(du) |
     | alpha | share of the family kernel, 0 to 1 |
     | tau | scale of the softmax over the families, above 0; the source gives none |
     """

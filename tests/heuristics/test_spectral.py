@@ -178,7 +178,7 @@ def test_pair_counts_are_refused() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"normaliser": "pmi"}, "normaliser must be one of frequency, cosine, lift, found 'pmi'"),
+        ({"normaliser": "pmi"}, "normaliser must be one of frequency, cosine, lift, uniform, found 'pmi'"),
         ({"pooling": "sum"}, "pooling must be one of families, objective, found 'sum'"),
         ({"jitter": -1.0}, r"jitter must be finite and not negative, found -1\.0"),
         ({"jitter": float("nan")}, "jitter must be finite and not negative, found nan"),

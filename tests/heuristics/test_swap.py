@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
 from moeopt.heuristics.lpt import Lpt
-from moeopt.heuristics.swap import Swap, SwapCut, pair_sets
+from moeopt.heuristics.swap import RANDOM, Swap, SwapCut, _mixing, pair_sets
 from moeopt.problem import Problem
 from moeopt.seating import Seating
 from moeopt.stop import Stop
@@ -42,27 +42,28 @@ def seating_of(problem: Problem, seats: Any, *, cap: float, penalty: float) -> S
 def value(problem: Problem, seating: Seating) -> float:
     """Cost of the placement and of its load above the cap, by definition."""
     gpu_of = seating.labels[0, : problem.workload.n_experts]
-    carried = np.bincount(gpu_of, weights=seating.load, minlength=problem.cluster.gpus)
-    return problem.cost(problem.partition(gpu_of)) + seating.penalty * float(
-        np.maximum(carried - seating.cap, 0).sum()
+    carried = np.bincount(gpu_of, weights=seating.room.load, minlength=problem.cluster.gpus)
+    return problem.cost(problem.partition(gpu_of)) + seating.room.penalty * float(
+        np.maximum(carried - seating.room.cap, 0).sum()
     )
 
 
 def by_definition(problem: Problem, seating: Seating) -> dict[str, Any]:
     """What the kernel maintains, counted set by set."""
     (sets,) = problem.workload.layers
-    found = {name: np.zeros_like(getattr(seating, name)) for name in ("count", "arrive", "leave", "carried")}
-    for expert, load in enumerate(seating.load):
+    tally, room = seating.tally, seating.room
+    found = {name: np.zeros_like(getattr(tally, name)) for name in ("held", "arrive", "leave", "carried")}
+    for expert, load in enumerate(room.load):
         found["carried"][seating.labels[0, expert]] += load
     for level, labels in enumerate(seating.labels):
         for s, members in enumerate(sets.members.tolist()):
             held = [int(labels[e]) for e in members]
             for label in held:
-                found["count"][level, s, label] += 1
+                found["held"][level, s, label] += 1
             for e in members:
-                elsewhere = [label for label in range(seating.count.shape[2]) if label not in held]
-                found["arrive"][level, e, elsewhere] += seating.weights[s]
-                found["leave"][level, e] += seating.weights[s] * (held.count(int(labels[e])) == 1)
+                elsewhere = [label for label in range(tally.held.shape[2]) if label not in held]
+                found["arrive"][level, elsewhere, e] += room.weights[s]
+                found["leave"][level, e] += room.weights[s] * (held.count(int(labels[e])) == 1)
     return found
 
 
@@ -85,7 +86,32 @@ def test_the_running_value_is_the_exact_difference_of_costs(problem: Problem, se
         assert (seating.labels[1] == problem.cluster.node_of[seating.labels[0]]).all()
         assert sorted(seating.labels[0].tolist()) == sorted(seats.tolist())  # nobody gains or loses a slot
         for name, wanted in by_definition(problem, seating).items():
-            assert (getattr(seating, name) == wanted).all(), name
+            assert (getattr(seating.tally, name) == wanted).all(), name
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(problem=problems(objectives=("fan-out",)), seed=st.integers(0, 999))
+def test_the_value_of_new_seats_is_their_cost(problem: Problem, seed: int) -> None:
+    problem = replace(problem, load_tolerance=None, family_weights=None)
+    rng = np.random.default_rng(seed)
+    first, second = (SHORT._seats(problem, rng, None) for _ in range(2))
+    seating = seating_of(problem, first, cap=problem.load_total / problem.cluster.gpus, penalty=2.0)
+    assert seating.cost == pytest.approx(value(problem, seating))
+    moved = seating.reseated(np.stack([second, problem.cluster.node_of[second]]).astype(np.int32))
+    assert moved.cost == pytest.approx(value(problem, moved))
+
+
+@given(seed=st.integers(0, 99), sizes=st.lists(st.integers(1, 8), min_size=1, max_size=5))
+def test_a_kick_is_three_swaps_or_half_of_two_gpus(seed: int, sizes: list[int]) -> None:
+    gpu = np.repeat(np.arange(len(sizes), dtype=np.int32) * 2, sizes)
+    kick = _mixing(gpu, np.random.default_rng(seed))
+    assert ((kick >= 0) & (kick < len(gpu))).all()
+    pairs = {(int(gpu[e]), int(gpu[f])) for e, f in kick}
+    if len(kick) != RANDOM:
+        ((g, h),) = pairs
+        assert g != h
+        assert len(kick) == (min(sizes[g // 2], sizes[h // 2]) + 1) // 2
+        assert len(set(kick.ravel().tolist())) == kick.size
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

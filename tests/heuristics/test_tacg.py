@@ -21,6 +21,7 @@ from moeopt.reference import equal_sizes
 from moeopt.stop import Stop
 from moeopt.trace import Trace
 from tests.problem_strategies import problems
+from tests.strategies import traces
 
 FREELY = Stop(seconds=None)
 
@@ -135,9 +136,59 @@ def test_with_frequencies_degrees_repeat_usage_and_with_cosines_they_do_not() ->
         assert not np.allclose(found, frequency.preferences(tau=0.5))
 
 
+def advantage(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float [families, experts]: each family less the mean of the others."""
+    return np.array([own - np.delete(values, index, axis=0).mean(axis=0) for index, own in enumerate(values)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(trace=traces(max_layers=1, max_k=4, max_tokens=60))
+def test_by_frequency_the_advantage_in_degree_says_nothing_that_usage_does_not(trace: Trace) -> None:
+    """A token of expert e makes k - 1 pairs with it: c = (k - 1) u, so dc = (k - 1) du and z(dc) = z(du)."""
+    graphs = FamilyGraphs.of(Problem.from_trace(trace, Cluster(1, 4, 8)))
+    degree = graphs.affinity.sum(axis=2)
+    assert np.allclose(degree, (trace.top_k - 1) * graphs.usage)
+    assert np.allclose(graphs.pooled.sum(axis=1), (trace.top_k - 1) * graphs.usage.mean(axis=0))
+    if len(degree) > 1 and trace.top_k > 1:
+        du, dc = advantage(graphs.usage), advantage(degree)
+        told_apart = du.std(axis=1) > 1e-6
+        assert np.allclose(standardised(dc[told_apart]), standardised(du[told_apart]))
+
+
+@pytest.mark.parametrize("normaliser", ["cosine", "lift"])
+def test_otherwise_normalised_degrees_rank_experts_as_usage_does_not(normaliser: str) -> None:
+    plain = FamilyGraphs.of(example())
+    graphs = FamilyGraphs.of(example(), normaliser=normaliser)
+    du, dc = advantage(graphs.usage), advantage(graphs.affinity.sum(axis=2))
+    assert (graphs.usage == plain.usage).all()
+    assert np.abs(standardised(dc) - standardised(du)).max() > 0.5
+    rank = [
+        np.argsort(-values, kind="stable").tolist()
+        for values in (graphs.usage[0], graphs.affinity[0].sum(axis=1))
+    ]
+    assert rank[0] != rank[1]
+
+
+def test_without_coactivation_usage_alone_makes_preferences_and_every_pair_weighs_the_same() -> None:
+    problem = example()
+    graphs = FamilyGraphs.of(problem, normaliser="uniform")
+    assert (graphs.affinity == 1 - np.eye(12)).all()
+    assert (graphs.pooled == 1 - np.eye(12)).all()
+    score = standardised(advantage(graphs.usage))
+    assert np.allclose(graphs.preferences(tau=1.0), np.exp(score) / np.exp(score).sum(axis=0))
+    assert placed(Tacg(normaliser="uniform"), problem) != placed(Tacg(), problem)
+
+
+def test_unknown_graphs_are_refused() -> None:
+    with pytest.raises(ValueError, match="normaliser must be one of frequency, cosine, lift, uniform, found"):
+        FamilyGraphs.of(example(), normaliser="pmi")
+    with pytest.raises(ValueError, match="pooling must be one of families, objective, found 'sum'"):
+        FamilyGraphs.of(example(), pooling="sum")
+
+
 def test_normalised_graphs_are_those_of_their_names() -> None:
     problem = example()
-    plain, cosine, lift = (FamilyGraphs.of(problem, normaliser=name) for name in NORMALISERS)
+    plain, cosine, lift = (FamilyGraphs.of(problem, normaliser=name) for name in NORMALISERS[:3])
     product = plain.usage[:, :, None] * plain.usage[:, None, :]
     assert np.allclose(cosine.affinity * np.sqrt(product), plain.affinity)
     assert np.allclose(lift.affinity * product, plain.affinity)
