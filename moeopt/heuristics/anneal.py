@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moeopt.heuristics.eplb import Eplb
 from moeopt.heuristics.replicate import Replicate
 from moeopt.method import Heuristic
 from moeopt.placement import Placement
@@ -19,6 +20,7 @@ SOFT, STIFF = 0.1, 2.0  # stiffness of the load caps when hot and when cold
 SETTLED = 0.6  # of a cooling, from where on placements are proposed
 LOOKS = 2  # proposals of a cooling from there on
 OPENING, LONG = 0.05, 0.55  # of the time: the first cooling; of what is left: each further one
+SHORT = 4.0  # seconds for which an opening, and judging on the way, would cost more than it gives
 HARDENINGS = 8  # at most, of the caps, where they are not kept when cold
 LAST = 25  # of the moves, one more at the end for each hardening, and one at temperature 0
 _EXCHANGES = Replicate(patience=20)
@@ -82,25 +84,31 @@ class Anneal(Heuristic):
         for cooling, pace in enumerate(self._paces(clock)):
             state = Annealing.of(problem, hosts)
             for _ in self._cool(state, pace, rng, hot=self.warm if cooling % 2 else self.hot):
-                yield state.placement()
+                found = state.placement()
                 if clock.expired:
+                    yield found if least < np.inf else _surer(problem, found, clock=clock, rng=rng)
                     return
-            found = state.placement()
-            if problem.replicas and problem.load_caps is not None and (cooling or clock.left is None):
+                yield found
+            if problem.replicas and problem.load_caps is not None and not pace.opens:
                 for better in _EXCHANGES.search(problem, clock=clock, rng=rng, start=found):
-                    yield (found := better)
+                    found = better
                     if clock.expired:
+                        yield found if least < np.inf else _surer(problem, found, clock=clock, rng=rng)
                         return
+                    yield found
             plan = problem.plan(found)
             if not problem.violation(plan) and (cost := problem.cost(plan)) < least:
                 least, hosts = cost, found.hosts[0]
+        if least == np.inf:
+            yield _surer(problem, found, clock=clock, rng=rng)
 
     def _paces(self, clock: Clock) -> "Iterator[_Pace]":
         """One for each cooling: a short one for something to show, a long one, then what fits."""
         if clock.left is None:
             yield from (_Pace(clock, moves=self.moves << cooling) for cooling in range(self.coolings))
             return
-        yield _Pace(clock, seconds=OPENING * clock.left)
+        if clock.left > SHORT:
+            yield _Pace(clock, seconds=OPENING * clock.left, opens=True)
         while not clock.expired:
             yield _Pace(clock, seconds=LONG * clock.left)
 
@@ -115,7 +123,7 @@ class Anneal(Heuristic):
             state.move(rng, moves=state.slice, temperature=temperature, stiffness=stiffness)
             done += state.slice
             progress = pace.progress(done)
-            if look <= progress < 1.0 or pace.clock.expired:
+            if (look <= progress < 1.0 and not pace.short) or pace.clock.expired:
                 yield
                 look = progress + (1.0 - SETTLED) / LOOKS
         slices = 1 + done // state.slice // LAST
@@ -130,12 +138,26 @@ class Anneal(Heuristic):
         yield
 
 
-class _Pace:
-    """How far a cooling has come: by moves, or by time."""
+def _surer(problem: Problem, found: Placement, *, clock: Clock, rng: np.random.Generator) -> Placement:
+    """`found`, or the placement of EPLB where time was too short to get within the load tolerance."""
+    if problem.load_caps is None or not problem.violation(problem.plan(found)):
+        return found
+    return next(Eplb().search(problem, clock=clock, rng=rng, start=None), found)
 
-    def __init__(self, clock: Clock, *, moves: int = 1, seconds: float | None = None) -> None:
-        self.clock = clock
+
+class _Pace:
+    """How far a cooling has come, by moves or by time; `opens` the first of several, which only gives a start."""
+
+    def __init__(
+        self, clock: Clock, *, moves: int = 1, seconds: float | None = None, opens: bool = False
+    ) -> None:
+        self.clock, self.opens = clock, opens
         self._moves, self._seconds, self._begun = moves, seconds, clock.elapsed
+
+    @property
+    def short(self) -> bool:
+        """Whether the cooling is over before a look on the way pays."""
+        return self._seconds is not None and self._seconds < SHORT / 2
 
     def progress(self, done: int) -> float:
         """0 at the start, 1 at the end; `done` moves so far."""

@@ -14,14 +14,12 @@ from benchmarks.full_plan import (
     SPECTRAL,
     Size,
     Stopwatch,
-    eplb_start,
     full_plan,
     measure_plan,
     planned,
 )
 from benchmarks.run import Key
 from moeopt.generator import PRESETS
-from moeopt.workload import Workload
 
 SMALL = Size(
     replace(PRESETS["synthetic-64"], layers=2, tokens=2_000, requests=20), gpus=8, slots=9, replicas=8
@@ -41,16 +39,9 @@ def test_a_plan_has_every_layer_and_a_time_for_every_stage(name: str) -> None:
     placement, facts = planned(name, SMALL, TRACE, executor=None, watch=watch)
     assert placement is not None
     assert placement.layer_ids == (0, 1)
-    assert list(watch.stages) == ["workload", "start", "one judgement", "solving", "renaming"]
+    assert list(watch.stages) == ["workload", "one judgement", "solving", "renaming"]
     assert sum(watch.stages.values()) <= facts["total"] + 1e-6
     assert facts["within"]
-
-
-def test_eplb_starts_the_search_with_as_many_copies_as_there_may_be() -> None:
-    problem = SMALL.problem(Workload.from_trace(TRACE))
-    start = eplb_start(problem)
-    assert int(start.hosts.sum()) == 2 * (64 + 8)
-    assert problem.violation(start) == ""
 
 
 def test_the_search_touches_fewer_gpus_than_eplb_in_the_same_time() -> None:
