@@ -15,6 +15,7 @@ from benchmarks.serving_figures import SERVINGS
 REFERENCE = "tacg"  # what single copies are compared with
 REFERENCE_COPIES = "TACG + GESR"
 OPTIMUM = "proved optimum"
+SHORT = ("eplb + copies", REFERENCE_COPIES, "search + GESR", "search with copies")
 SERVED_AS_PUBLISHED = "published guard"  # how the published figures with copies were served
 
 Found = Mapping[str, Any]
@@ -125,6 +126,25 @@ def copied(rows: Sequence[Row]) -> str:
         parts.append(f"{title}\n\n{drawn(head, lines)}\n")
     ways = "; ".join(f"{name}: {what}" for name, what in SERVINGS.items())
     return "".join(parts) + _note(f"{REFERENCE_COPIES} served in the same way") + f"Served by {ways}.\n"
+
+
+def copied_in_short(rows: Sequence[Row]) -> str:
+    """A line a model and one of `SHORT`: what each way of serving saves, and the loads under the guard."""
+    lines = []
+    for model in models(rows):
+        schemes = by_scheme(rows, model)
+        for name in SHORT:
+            own = schemes.get(name, {})
+            guarded = [
+                [*served(own, "guard", figure).values()] for figure in ("max_violation", "median_layer")
+            ]
+            loads = [_digits(fmean(values) if values else None, 2) for values in guarded]
+            saved = [
+                spread([*served(own, way, "reduction").values()], scale=100, unit=" %") for way in SERVINGS
+            ]
+            lines.append([model, name, str(len(own)), *saved, *loads])
+    head = ["traffic", "method", "splits", *(f"saved, {way}" for way in SERVINGS)]
+    return drawn([*head, "guard: MaxVio summed", "guard: MaxVio, median layer"], lines)
 
 
 def by_scheme(rows: Sequence[Row], case: str) -> dict[str, dict[int, Found]]:
@@ -245,5 +265,6 @@ _SHARES = (
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "papers": ("papers", single),
     "papers-copies": ("papers-copies", copied),
+    "copies-in-short": ("papers-copies", copied_in_short),
 }
 """Name of a table to its experiment and how it is drawn."""

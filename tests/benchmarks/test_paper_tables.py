@@ -141,6 +141,12 @@ def test_copies_are_compared_way_by_way_of_serving(tmp_path: Path) -> None:
     assert _cells(text, "published guard", "TACG + GESR")[-1] == "31.39"
     assert _cells(text, "cover", "TACG + GESR")[-1] == "–"
     assert "| guard |" not in text
+    short = _cells(table("copies-in-short", folder=tmp_path), GPT, "search with copies")
+    assert short == [
+        *(GPT, "search with copies", "2"),
+        *("55.0 ± 7.1 %", "–", "–", "40.0 ± 0.0 %"),
+        *("–", "–"),
+    ]
 
 
 def test_rows_are_sorted_as_the_schemes_and_by_seed() -> None:
