@@ -31,6 +31,7 @@ for _module in (
     "sensitivity",
     "fronts",
     "full_plan",
+    "own_search",
 ):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")

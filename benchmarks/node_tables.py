@@ -129,8 +129,28 @@ def _costs(own: Sequence[Row], method: Method) -> dict[int, float]:
     return {row["seed"]: float(row["found"]["cost"]) for row in own if row["method"] == repr(method)}
 
 
+def search(rows: Sequence[Row]) -> str:
+    """A line a model: what the library's search reaches of the attainable saving."""
+    lines = []
+    for model in dict.fromkeys(row["case"] for row in rows):
+        runs = [row["found"] for row in rows if row["case"] == model and row["layer"] is None]
+        if not runs:
+            continue
+        layers = sum(run["layers"] for run in runs)
+        cells = [
+            f"{100 * fmean(run['share'] for run in runs):.2f} %",
+            f"{100 * min(run['worst'] for run in runs):.2f} %",
+        ]
+        optimal = f"{sum(run['optimal'] for run in runs)} of {layers}"
+        longest = seconds(max(run["longest"] for run in runs))
+        lines.append([model, str(len(runs)), *cells, optimal, longest])
+    head = ["traffic", "seeds", "share of the attainable saving", "worst layer", "optimal layers", "longest"]
+    return drawn(head, lines)
+
+
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "multi-node": ("multi-node", multi_node),
     "partitioners": ("partitioners", partitioners),
+    "search": ("search", search),
 }
 """Name of a table to its experiment and how it is drawn."""

@@ -101,7 +101,7 @@ def _point(highs: Any, status: Status, info: Any) -> tuple[Floats | None, float 
     solution = highs.getSolution()
     feasible = solution.value_valid and info.primal_solution_status == _FEASIBLE
     if status == Status.OPTIMAL and not feasible:
-        raise RuntimeError("HiGHS claims an optimum and holds no feasible point")
+        raise Unanswered("HiGHS claims an optimum and holds no feasible point")
     if not feasible or status not in (Status.OPTIMAL, Status.TIME_LIMIT, Status.INTERRUPTED):
         return None, None
     return np.array(solution.col_value), float(info.objective_function_value)
