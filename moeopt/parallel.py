@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
 from moeopt import news
@@ -145,3 +146,12 @@ def _prepare(asked: Any, told: Any) -> None:
     interrupt_when(asked.is_set)
     told.cancel_join_thread()  # what nobody listens to any more must not keep a worker alive
     news.listen(told.put)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers, and its queues stay open while they hold them: they watch it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +171,35 @@ def test_one_worker_is_no_executor_and_none_is_refused() -> None:
     with pytest.raises(ValueError, match="workers must be at least 1, found 0"), processes(0):
         pass
     assert available_cores() >= 1
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from moeopt.parallel import Processes\n"
+        "if __name__ == '__main__':\n"
+        "    executor = Processes(2)\n"
+        "    started = [executor.submit(os.getpid) for _ in range(4)]\n"
+        "    print(*{one.result() for one in started}, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert workers
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    limit = time.monotonic() + 20
+    while time.monotonic() < limit and any(map(_runs, workers)):
+        time.sleep(0.1)
+    assert not any(map(_runs, workers))
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is there and more than a zombie that nobody awaits."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
