@@ -90,19 +90,22 @@ def placed(name: str, source: str, *, seed: int, model: str) -> Placed:
     """What the scheme makes of the requests that the split of this seed shows it; kept in `folder()`."""
     scheme, memory = SCHEMES[name], MEMORY[model]
     method = method_for(scheme, memory)
-    identity = repr((name, repr(method), scheme.tolerance, scheme.seconds, source, seed, memory, versions()))
+    identity = repr(
+        (name, repr(method), scheme.tolerance, scheme.seconds, source, seed, FRACTION, memory, versions())
+    )
     stem = hashlib.sha256(identity.encode()).hexdigest()[:24]
     path, about = folder() / f"{stem}.json", folder() / f"{stem}.about.json"
     if not about.exists():
         made = make(scheme, method, split(source, seed)[0], seed=seed, memory=memory)
+        if made.placement is None:
+            return made  # tried again the next time
         folder().mkdir(parents=True, exist_ok=True)
-        if made.placement is not None:
-            storage.write_bytes(path, json.dumps(made.placement.to_dict(), default=storage.plain).encode())
+        storage.write_bytes(path, json.dumps(made.placement.to_dict(), default=storage.plain).encode())
         facts = {"identity": identity, **_facts(made)}
         storage.write_bytes(about, json.dumps(facts).encode())
     facts = json.loads(about.read_bytes())
     return Placed(
-        read_placement(path) if path.exists() else None,
+        read_placement(path),
         tuple(facts["costs"]),
         tuple(facts["bounds"]),
         facts["status"],

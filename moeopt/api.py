@@ -18,7 +18,7 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.resuming import Known, known_layers, no_weaker, settled
-from moeopt.stop import Stop
+from moeopt.stop import Stop, is_interrupt
 from moeopt.storage import PathLike
 from moeopt.trace import Trace
 
@@ -91,7 +91,12 @@ def solve(
     if chosen.evens:
         from moeopt.evening import evened
 
-        joined = evened(joined, problem)
+        try:
+            joined = evened(joined, problem)
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
+                raise
+            interrupted = True  # what was solved stands, under the names it has
     return replace(joined, status="interrupted") if interrupted else joined
 
 

@@ -10,7 +10,7 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
 from moeopt.resuming import prices_of
-from moeopt.stop import Clock, Stop
+from moeopt.stop import Clock, Stop, is_interrupt
 
 if TYPE_CHECKING:
     from moeopt.set_partition import Verdict
@@ -131,7 +131,9 @@ class Exact(Resuming):
 
         try:
             verdict = prove()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
+                raise
             return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
         except WorkerDied as error:
             result = conclude(self, incumbent, seed=seed, proof=None)

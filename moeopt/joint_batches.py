@@ -49,8 +49,8 @@ class JointBatches:
     opening: float = OPENING
 
     def __post_init__(self) -> None:
-        if not self.room >= 0:
-            raise ValueError(f"room must be at least 0, found {self.room}")
+        if not 0 <= self.room < float("inf"):
+            raise ValueError(f"room must be finite and at least 0, found {self.room}")
         if self.judged_by not in ("share", "count"):
             raise ValueError(f"judged_by must be share or count, found {self.judged_by!r}")
         if self.starts < 0 or self.rounds < 1:

@@ -15,7 +15,7 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
 from moeopt.rules import served_loads
-from moeopt.stop import Clock, Stop
+from moeopt.stop import Clock, Stop, is_interrupt
 from moeopt.tolerance import rounded_up
 
 
@@ -78,7 +78,9 @@ class Heuristic(Method):
                 best.offer(placement)
                 if clock.expired:
                     break
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
+                raise
             interrupted = True
         status: Status = "interrupted" if interrupted or clock.interrupted else "feasible"
         return best.result(self, seed=seed, status=status)

@@ -14,7 +14,7 @@ from moeopt.news import News, silence, tell
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
-from moeopt.stop import Clock, Stop
+from moeopt.stop import Clock, Stop, is_interrupt
 from moeopt.trace import Trace
 
 __all__ = ["ModelMethod", "matching_trace", "objection"]
@@ -83,7 +83,9 @@ class ModelMethod(Method):
                 best.offer(placement)
                 if clock.expired:
                     break
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
+                raise
             interrupted = True
         status: Status = "interrupted" if interrupted or clock.interrupted else "feasible"
         return best.result(self, seed=seed, status=status)
@@ -184,7 +186,8 @@ class _Whole:
         share = self.clock.elapsed / len(self.layers)
         parts = []
         for index, layer in enumerate(self.layers):
-            seat = self.kept[index] if self.kept else _Seat(layer, self.clock)
+            with silence():
+                seat = self.kept[index] if self.kept else _Seat(layer, self.clock)
             part = seat.result(method, seed=seed, status=status)
             if not self.kept:
                 message = f"no admissible placement of all layers found: {self.reason}"

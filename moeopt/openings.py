@@ -51,7 +51,7 @@ class Openings:
         order = np.lexsort((trace.position, row))
         place = np.empty(len(row), np.int64)
         place[order] = np.arange(len(row)) - np.repeat(size.cumsum() - size, size)
-        opening = np.where(both[row], trace.phase == PREFILL, place < np.ceil(share * size)[row])
+        opening = np.where(both[row], trace.phase == PREFILL, place < np.ceil(np.round(share * size, 9))[row])
         return cls(
             requests,
             request_counts(trace, chosen=opening),

@@ -12,7 +12,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
 from moeopt import news
-from moeopt.stop import interrupt_when
+from moeopt.stop import interrupt_when, is_interrupt
 
 Answer = TypeVar("Answer")
 
@@ -79,7 +79,9 @@ def run(
         for index, (call, arguments) in enumerate(todo):
             try:
                 answer = call(*arguments)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemError) as error:
+                if not is_interrupt(error):
+                    raise
                 return answers, True
             answers[index] = answer
             done(answer)

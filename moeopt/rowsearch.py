@@ -19,7 +19,7 @@ from moeopt.searched import search_first, searchable
 from moeopt.solvers.door import Outcome, Session, WorkerDied
 from moeopt.solvers.door import Status as Ending
 from moeopt.statement import Statement
-from moeopt.stop import Clock
+from moeopt.stop import Clock, is_interrupt
 from moeopt.whole_model import Multipliers, WholeModel
 
 __all__ = ["RowSearch"]
@@ -74,7 +74,9 @@ class RowSearch:
             self.descend(openings)
             self.search()
             self.close()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemError) as error:
+            if not is_interrupt(error):
+                raise
             self.interrupted = True
         except WorkerDied as error:
             self.message = f"the solver died: {error}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from moeopt.formulation import Proven, Searched
 from moeopt.solvers.door import WorkerDied
+from moeopt.stop import is_interrupt
 
 if TYPE_CHECKING:
     from moeopt.rowsearch import RowSearch
@@ -37,7 +38,9 @@ def search_first(run: RowSearch) -> bool:
             cost = run.best.cost
             if cost is not None and found.bound is not None and run.clock.closes(cost, found.bound):
                 break
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as error:
+        if not is_interrupt(error):
+            raise
         run.interrupted = True
     except WorkerDied:
         raise

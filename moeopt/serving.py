@@ -164,6 +164,9 @@ def serve(which: NDArray[np.int32], traffic: Traffic, service: Service, desk: De
             count = 0
             for i in range(done):
                 e = all_members[s, choice[i]]
+                if i and len(place) > MOST_GPUS and count + copies[e] > MOST_GPUS:
+                    done = i
+                    break
                 for c in range(copies[e]):
                     g = hosts[e, c]
                     p = place[g]

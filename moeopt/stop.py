@@ -15,6 +15,13 @@ def interrupt_when(asked: Callable[[], bool]) -> None:
     _interrupted = asked
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C, or what numba makes of one that falls while it hands over an array."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt)
+    )
+
+
 @dataclass(frozen=True)
 class Stop:
     """Limits of a run of one layer; the first one reached ends it. A proof of optimality always does.

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import moeopt as mo
-from moeopt import registry
+from moeopt import evening, registry
 from moeopt.heuristics.linear import Linear
 from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.swap import Swap
 from moeopt.parallel import Processes
+from moeopt.problem import Problem
+from moeopt.result import Result
 from moeopt.stop import Clock
 
 FREELY = mo.Stop(seconds=None)
@@ -146,3 +148,15 @@ def test_a_placement_file_is_read_back_or_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(placement.to_dict() | {"nodes": 3}))
     with pytest.raises(ValueError, match=r"placement\.json: gpus must be divisible by nodes"):
         mo.read_placement(path)
+
+
+def test_ctrl_c_while_gpus_are_renamed_keeps_what_was_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(result: Result, problem: Problem) -> Result:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evening, "evened", stopped)
+    trace = mo.sample().layers([0, 1])
+    problem = Problem.from_trace(trace, mo.Cluster.of(gpus=8, slots=4))
+    result = mo.solve(problem, "search", stop=mo.Stop(seconds=0.2))
+    assert result.status == "interrupted"
+    assert result.placement is not None

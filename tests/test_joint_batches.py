@@ -74,3 +74,8 @@ def test_what_cannot_be_learned_is_refused() -> None:
         JointBatches(4).fit(family_trace(requests=1), seed=0)
     with pytest.raises(ValueError, match="nothing is served"):
         JointBatches(2).fit(family_trace(tokens=1, phases=1), seed=0)
+
+
+def test_a_room_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="room must be finite"):
+        JointBatches(room=float("inf"))

@@ -96,3 +96,19 @@ def test_loads_decay_and_batches_are_counted() -> None:
 def test_bad_settings_are_named(wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         LoadPriced(**wrong)
+
+
+def test_more_gpus_than_choose_together_are_served_one_by_one() -> None:
+    hosts = np.zeros((2, 300), bool)
+    hosts[0, :130], hosts[1, 130:270] = True, True
+    experts = np.tile(np.array([[0, 1]], np.int32), (50, 1))
+    rule, cluster = LoadPriced(), Cluster(1, 300, 2)
+    served = rule.assign(
+        experts,
+        hosts,
+        primary=np.array([0, 130], np.int32),
+        cluster=cluster,
+        source=np.zeros(50, np.int32),
+        memory=rule.remember(hosts, cluster),
+    )
+    assert hosts[experts, served].all()

@@ -19,6 +19,8 @@ from moeopt.heuristics.lpt import Lpt
 from moeopt.method import Incumbent
 from moeopt.model_method import ModelMethod, objection
 from moeopt.news import News
+from moeopt.placement import Placement
+from moeopt.problem import Problem
 from moeopt.stop import Clock
 from tests.command_line import caller
 
@@ -296,3 +298,18 @@ def test_the_command_line_passes_the_trace_on(
     assert run(*shared, "--method", "sharing", "-o", placed_file).code == 0
     assert mo.read_placement(placed_file).hosts.sum() - 3 * 8 <= 2
     registry.named_method.cache_clear()
+
+
+def test_no_news_of_placements_that_are_not_kept() -> None:
+    trace = mo.sample().layers([0, 1])
+    cluster = mo.Cluster.of(gpus=8, slots=4)
+    even = mo.solve(Problem.from_trace(trace, cluster), "lpt").placement
+    uneven = mo.solve(Problem.from_trace(trace, cluster), "swap", stop=mo.Stop(seconds=1)).placement
+    assert even is not None
+    assert uneven is not None
+    mixed = Placement.join([even.layer(0), uneven.layer(1)])
+    asked = Problem.from_trace(trace, cluster, incumbent=mixed, max_moves=0, load_tolerance="0.2")
+    heard: list[object] = []
+    result = mo.solve(asked, "exflow", trace=trace, stop=mo.Stop(seconds=1), on_news=heard.append)
+    assert result.cost is None
+    assert heard == []

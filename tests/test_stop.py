@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moeopt.stop import Stop, interrupt_when
+from moeopt.stop import Stop, interrupt_when, is_interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,11 @@ def test_a_gap_is_relative_to_the_cost() -> None:
     assert exact.closes(0, 0)
     assert exact.closes(5, 5)
     assert not exact.closes(2**60, 2**60 - 1)
+
+
+def test_ctrl_c_is_known_in_the_form_that_compiled_code_gives_it() -> None:
+    boxed = SystemError("a function returned a result with an exception set")
+    assert not is_interrupt(boxed)
+    boxed.__cause__ = KeyboardInterrupt()
+    assert is_interrupt(boxed)
+    assert is_interrupt(KeyboardInterrupt())

@@ -109,6 +109,8 @@ class Anneal(Heuristic):
             return
         if clock.left > SHORT:
             yield _Pace(clock, seconds=OPENING * clock.left, opens=True)
+        else:
+            yield _Pace(clock, seconds=LONG * clock.left)
         while not clock.expired:
             yield _Pace(clock, seconds=LONG * clock.left)
 

@@ -14,7 +14,7 @@ from moeopt.news import silence
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.reference import equal_sizes
-from moeopt.stop import Clock
+from moeopt.stop import Clock, is_interrupt
 
 SCORERS = ("generality", "centrality", "frequency", "hot", "random")
 SECONDARIES = ("affinity", "lightest", "random")
@@ -102,9 +102,15 @@ class Gesr(Heuristic):
         without a proposal leaves nothing to judge. `start` plays no part.
         """
         graphs = FamilyGraphs.of(problem, normaliser=self.normaliser, pooling=self.pooling)
-        gpu_of = self._based(problem, clock, rng)
-        if gpu_of is None:
-            return
+        found, interrupted = self._based(problem, clock, rng)
+        if found is not None:
+            yield from self._served(problem, graphs, found.primary[0].astype(np.int64), rng)
+        if interrupted:
+            raise KeyboardInterrupt  # the base kept what it had; the run ends here
+
+    def _served(
+        self, problem: Problem, graphs: FamilyGraphs, gpu_of: NDArray[np.int64], rng: np.random.Generator
+    ) -> Iterator[Placement]:
         ranked = np.argsort(-self._scores(problem, graphs, rng), kind="stable")[: self.n_rep]
         proposal = self._copied(problem, graphs, gpu_of, ranked, rng)
         yield proposal
@@ -113,16 +119,17 @@ class Gesr(Heuristic):
             even = levelled(sets.load, gpu_of, slots=cluster.slots_of, speeds=cluster.speeds_of)
             yield self._copied(problem, graphs, even, ranked, rng)
 
-    def _based(self, problem: Problem, clock: Clock, rng: np.random.Generator) -> NDArray[np.int64] | None:
-        """int64 [experts]: GPU of each in the base's placement; None where it has none."""
+    def _based(
+        self, problem: Problem, clock: Clock, rng: np.random.Generator
+    ) -> tuple[Placement | None, bool]:
+        """(the base's placement, None where it has none; whether Ctrl-C ended it)."""
         single = single_copies(problem)
         stop = replace(clock.part(1.0).stop, candidates=clock.stop.candidates)
         with silence():  # its costs and bounds are of another problem
             if isinstance(self.base, Heuristic):
-                found = _cheapest(self.base, single, stop.start(), rng)
-            else:
-                found = self.base.solve(single, stop=stop, seed=int(rng.integers(1 << 31))).placement
-        return None if found is None else found.primary[0].astype(np.int64)
+                return _cheapest(self.base, single, stop.start(), rng)
+            result = self.base.solve(single, stop=stop, seed=int(rng.integers(1 << 31)))
+            return result.placement, result.status == "interrupted"
 
     def _scores(
         self, problem: Problem, graphs: FamilyGraphs, rng: np.random.Generator
@@ -268,16 +275,24 @@ def generality(graphs: FamilyGraphs, *, lambda1: float, lambda2: float) -> NDArr
     )
 
 
-def _cheapest(base: Heuristic, problem: Problem, clock: Clock, rng: np.random.Generator) -> Placement | None:
-    """The cheapest admissible proposal, as `Heuristic.solve` keeps it; the first one where none is admissible."""
+def _cheapest(
+    base: Heuristic, problem: Problem, clock: Clock, rng: np.random.Generator
+) -> tuple[Placement | None, bool]:
+    """The cheapest admissible proposal, or the first where none is; and whether Ctrl-C ended the search."""
     first, best, least = None, None, 0
-    for placement in base.search(problem, clock=clock, rng=rng, start=None):
-        clock.candidates += 1
-        first = placement if first is None else first
-        if not problem.violation(placement):
-            cost = problem.cost(placement)
-            if best is None or cost < least:
-                best, least = placement, cost
-        if clock.expired:
-            break
-    return first if best is None else best
+    interrupted = False
+    try:
+        for placement in base.search(problem, clock=clock, rng=rng, start=None):
+            clock.candidates += 1
+            first = placement if first is None else first
+            if not problem.violation(placement):
+                cost = problem.cost(placement)
+                if best is None or cost < least:
+                    best, least = placement, cost
+            if clock.expired:
+                break
+    except (KeyboardInterrupt, SystemError) as error:
+        if not is_interrupt(error):
+            raise
+        interrupted = True
+    return first if best is None else best, interrupted

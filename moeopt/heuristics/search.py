@@ -25,7 +25,7 @@ STEPS = 60  # of which a mixture of families is made: whole weights near it
 
 @dataclass(frozen=True)
 class Search(Heuristic):
-    """One door to the searches of the library; it uses the time that it is given.
+    """One door to the searches of the library; all but those within a budget of moves use the time they are given.
 
     | the problem has | the search is |
     |---|---|
@@ -47,9 +47,7 @@ class Search(Heuristic):
     step: float = 0.25
     name = "search"
     evens = True
-    summary = (
-        "the library's own search: swaps, or annealing of placement, copies and dispatch; uses all its time"
-    )
+    summary = "the library's own search: swaps, or annealing of placement, copies and dispatch; uses its time"
 
     def __post_init__(self) -> None:
         if self.rounds < 1:

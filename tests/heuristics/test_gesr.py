@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import moeopt as mo
 from moeopt.cluster import Cluster
 from moeopt.family_graphs import NORMALISERS, FamilyGraphs
 from moeopt.heuristics.eplb import Eplb
@@ -376,3 +378,17 @@ def test_bad_settings_of_gesr_are_named(asked: dict[str, Any], message: str) -> 
 def test_bad_settings_are_named(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TacgGesr(**asked)
+
+
+def test_ctrl_c_in_the_base_ends_the_run_with_copies_on_what_it_had() -> None:
+    @dataclass(frozen=True)
+    class Stopped(Lpt):
+        def search(self, problem: Problem, **given: Any) -> Iterator[Placement]:
+            yield from super().search(problem, **given)
+            raise KeyboardInterrupt
+
+    asked = Problem.from_trace(mo.sample().layers([0]), mo.Cluster.of(gpus=8, slots=5), replicas=8)
+    result = Gesr(base=Stopped(), n_rep=4).solve(asked, stop=Stop(seconds=None), seed=0)
+    whole = Gesr(base=Lpt(), n_rep=4).solve(asked, stop=Stop(seconds=None), seed=0)
+    assert result.status == "interrupted"
+    assert result.placement == whole.placement

@@ -16,6 +16,7 @@ from moeopt.heuristics.mixture import Mixture
 from moeopt.heuristics.search import Search
 from moeopt.heuristics.swap import Swap
 from moeopt.problem import Problem
+from moeopt.seating import Seating
 from moeopt.stop import Stop
 from moeopt.trace import Trace
 
@@ -102,3 +103,32 @@ def test_loads_summed_over_layers_come_out_no_less_even_and_costs_hold() -> None
     assert [layer.placement for layer in own.layers] == [own.placement.layer(i) for i in range(4)]
     uneven = mo.evaluate(stacked, asked.workload).max_violation
     assert mo.evaluate(own.placement, asked.workload).max_violation < uneven / 2
+
+
+@pytest.mark.parametrize("seconds", [1e-4, 0.01])
+@pytest.mark.parametrize("tolerance", [None, "0.5"])
+def test_no_time_at_all_still_ends_with_a_status(seconds: float, tolerance: str | None) -> None:
+    asked = problem(3, replicas=2, load_tolerance=tolerance)
+    start = Anneal().solve(asked, stop=Stop(seconds=1), seed=0).placement
+    result = Search().solve(asked, stop=Stop(seconds=seconds), seed=0, start=start)
+    assert result.placement is not None
+    assert result.cost is not None
+    assert start is not None
+    assert result.cost <= asked.cost(start)
+
+
+def test_ctrl_c_in_compiled_code_keeps_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, met = problem(2), 0
+    descend = Seating.descend
+
+    def stopped(self: Seating, order: Any) -> Any:
+        nonlocal met
+        met += 1
+        if met == 3:
+            raise SystemError("a result with an exception set") from KeyboardInterrupt()
+        return descend(self, order)
+
+    monkeypatch.setattr(Seating, "descend", stopped)
+    result = Search().solve(asked, stop=Stop(seconds=5), seed=0)
+    assert result.status == "interrupted"
+    assert result.placement is not None
