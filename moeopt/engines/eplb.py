@@ -2,6 +2,7 @@
 
 import io
 import json
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ DAMAGE = (
     MemoryError,
     TypeError,
     SyntaxError,
+    tokenize.TokenError,  # of a header that ends within brackets
 )
 
 

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,7 +94,7 @@ def _array(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArra
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             else:
                 shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        except (ValueError, TypeError, KeyError, SyntaxError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, TokenError) as error:
             raise ValueError(f"array {name!r} has no readable header: {str(error)[:120]}") from error
         if dtype.hasobject:
             raise ValueError(f"array {name!r} must not be pickled, found dtype {dtype}")
