@@ -29,7 +29,7 @@ from moeopt.trace import Trace
 from moeopt.workload import Workload
 
 LIMIT = 60.0  # seconds from trace to plan
-RESERVE = 10.0  # of them for starting the processes and for renaming GPUs
+RESERVE = 14.0  # of them for starting the processes and for renaming GPUs
 JUDGED = 1.5  # judgements that a layer takes beside its time
 LEAST = 0.2  # seconds a layer, whatever is left
 TOLERANCE = "0.1"
