@@ -50,12 +50,11 @@ class Placed:
     | field | holds |
     |---|---|
     | placement | GPUs renamed so that summed loads come out even, on the traffic it was made from |
-    | costs, bounds | exact objective and verified bound of each layer on that traffic, None without |
+    | bounds | verified bound of each layer on that traffic, None without |
     | status, seconds, method | of the result; repr of the method |
     """
 
     placement: Placement | None
-    costs: tuple[int | None, ...]
     bounds: tuple[int | None, ...]
     status: str
     seconds: float
@@ -106,7 +105,6 @@ def placed(name: str, source: str, *, seed: int, model: str) -> Placed:
     facts = json.loads(about.read_bytes())
     return Placed(
         read_placement(path),
-        tuple(facts["costs"]),
         tuple(facts["bounds"]),
         facts["status"],
         facts["seconds"],
@@ -125,7 +123,6 @@ def make(scheme: Scheme, method: Method, seen: Trace, *, seed: int, memory: Memo
     placement = None if result.placement is None else even_out(result.placement, problem.workload)
     return Placed(
         placement,
-        tuple(layer.cost for layer in result.layers),
         tuple(layer.bound for layer in result.layers),
         result.status,
         seconds,
@@ -141,7 +138,6 @@ def folder() -> Path:
 
 def _facts(made: Placed) -> dict[str, Any]:
     return {
-        "costs": made.costs,
         "bounds": made.bounds,
         "status": made.status,
         "seconds": made.seconds,

@@ -71,19 +71,25 @@ class Heuristic(Method):
         best = Incumbent(problem, clock)
         if start is not None:
             best.offer(start)
-        interrupted = False
-        try:
-            for placement in self.search(problem, clock=clock, rng=np.random.default_rng(seed), start=start):
-                clock.candidates += 1
-                best.offer(placement)
-                if clock.expired:
-                    break
-        except (KeyboardInterrupt, SystemError) as error:
-            if not is_interrupt(error):
-                raise
-            interrupted = True
-        status: Status = "interrupted" if interrupted or clock.interrupted else "feasible"
+        proposals = self.search(problem, clock=clock, rng=np.random.default_rng(seed), start=start)
+        status = offered(proposals, best.offer, clock=clock)
         return best.result(self, seed=seed, status=status)
+
+
+def offered(proposals: Iterator[Placement], offer: Callable[[Placement], object], *, clock: Clock) -> Status:
+    """Offer proposals, each a candidate of the clock, until they or the clock end, or the user interrupts."""
+    interrupted = False
+    try:
+        for placement in proposals:
+            clock.candidates += 1
+            offer(placement)
+            if clock.expired:
+                break
+    except (KeyboardInterrupt, SystemError) as error:
+        if not is_interrupt(error):
+            raise
+        interrupted = True
+    return "interrupted" if interrupted or clock.interrupted else "feasible"
 
 
 class Incumbent:

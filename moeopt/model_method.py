@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from moeopt.method import Incumbent, Method
+from moeopt.method import Incumbent, Method, offered
 from moeopt.news import News, silence, tell
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
-from moeopt.stop import Clock, Stop, is_interrupt
+from moeopt.stop import Clock, Stop
 from moeopt.trace import Trace
 
 __all__ = ["ModelMethod", "matching_trace", "objection"]
@@ -73,21 +73,11 @@ class ModelMethod(Method):
         layers = len(problem.workload.layers)
         clock = replace(stop, seconds=None if stop.seconds is None else stop.seconds * layers).start()
         best = _Whole(problem, clock)
-        interrupted = False
-        try:
-            for known in (problem.incumbent, start):
-                if known is not None:
-                    best.offer(known)
-            for placement in self.propose(problem, trace, clock=clock, rng=np.random.default_rng(seed)):
-                clock.candidates += 1
-                best.offer(placement)
-                if clock.expired:
-                    break
-        except (KeyboardInterrupt, SystemError) as error:
-            if not is_interrupt(error):
-                raise
-            interrupted = True
-        status: Status = "interrupted" if interrupted or clock.interrupted else "feasible"
+        for known in (problem.incumbent, start):
+            if known is not None:
+                best.offer(known)
+        proposals = self.propose(problem, trace, clock=clock, rng=np.random.default_rng(seed))
+        status = offered(proposals, best.offer, clock=clock)
         return best.result(self, seed=seed, status=status)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moeopt.cluster import Cluster
 from moeopt.load_priced import LoadPriced
 from moeopt.replay_rules import Cover
-from tests.test_replay_rules import Served, answer, served_layers
+from tests.test_replay_rules import Served, answer, costs, served_layers
 
 TWO = Cluster(1, 2, 2)
 BOTH = np.ones((2, 2), bool)
@@ -21,16 +21,8 @@ BOTH = np.ones((2, 2), bool)
 @settings(max_examples=60, deadline=None)
 @given(layer=served_layers(), history=st.sampled_from([1, 10]))
 def test_without_a_price_every_token_costs_what_cover_costs(layer: Served, history: int) -> None:
-    cluster = layer[0]
-
-    def costs(rule: Any) -> list[int]:
-        gpus = (set(row.tolist()) for row in answer(rule, layer))
-        return [
-            cluster.gpu_cost * len(own) + cluster.node_cost * len({g // cluster.gpus_per_node for g in own})
-            for own in gpus
-        ]
-
-    assert costs(LoadPriced(theta=1e9, history=history)) == costs(Cover())
+    priced, cheapest = answer(LoadPriced(theta=1e9, history=history), layer), answer(Cover(), layer)
+    assert costs(priced, layer[0]) == costs(cheapest, layer[0])
 
 
 def test_tokens_of_one_expert_take_turns_when_loads_have_a_price() -> None:

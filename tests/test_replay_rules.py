@@ -45,6 +45,15 @@ def answer(rule: Rule, layer: Served, *, parts: int = 1) -> NDArray[np.int32]:
     )
 
 
+def costs(served: NDArray[np.int32], cluster: Cluster) -> list[int]:
+    """What each token costs: GPUs and nodes that serve it, at their prices."""
+    gpus = (set(row.tolist()) for row in served)
+    return [
+        cluster.gpu_cost * len(own) + cluster.node_cost * len({g // cluster.gpus_per_node for g in own})
+        for own in gpus
+    ]
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 @settings(max_examples=40, deadline=None)
 @given(layer=served_layers(), parts=st.integers(1, 4))
@@ -70,18 +79,10 @@ def test_a_partition_leaves_no_choice(rule: Rule, layer: Served) -> None:
 @settings(max_examples=60, deadline=None)
 @given(layer=served_layers())
 def test_no_rule_costs_a_token_less_than_cover(layer: Served) -> None:
-    cluster = layer[0]
-
-    def costs(served: NDArray[np.int32]) -> list[int]:
-        gpus = (set(row.tolist()) for row in served)
-        return [
-            cluster.gpu_cost * len(own) + cluster.node_cost * len({g // cluster.gpus_per_node for g in own})
-            for own in gpus
-        ]
-
-    least = costs(answer(RULES["cover"], layer))
+    least = costs(answer(RULES["cover"], layer), layer[0])
     for rule in RULES.values():
-        assert all(low <= cost for low, cost in zip(least, costs(answer(rule, layer)), strict=True))
+        own = costs(answer(rule, layer), layer[0])
+        assert all(low <= cost for low, cost in zip(least, own, strict=True))
 
 
 @settings(max_examples=60, deadline=None)

@@ -75,15 +75,19 @@ class Mixture(Heuristic):
             if found is not None:
                 best = min(best, found, key=_cost)
                 step = self.step / (lap + 1)
-                mixture = (1 - step) * mixture + step * self._worst(problem, found[1])
+                mixture = (1 - step) * mixture + step * worst_mixture(problem, found[1])
 
-    def _worst(self, problem: Problem, placement: Placement) -> NDArray[np.float64]:
-        """float [families]: the mixture that is worst for a placement."""
-        if problem.risk is None:
-            raise ValueError("the problem has no tail")
-        one = np.eye(len(problem.risk.masses), dtype=np.int64).tolist()
-        costs = [problem.mixed(part).cost(placement) for part in one]
-        return np.array(problem.risk.mixture(costs), float)
+
+def worst_mixture(problem: Problem, placement: Placement) -> NDArray[np.float64]:
+    """float [families], whose sum is the tail's total: the mixture that is worst for a placement, each at its dispatch.
+
+    Raises ValueError where the problem has no tail.
+    """
+    if problem.risk is None:
+        raise ValueError("the problem has no tail")
+    one = np.eye(len(problem.risk.masses), dtype=np.int64).tolist()
+    costs = [problem.mixed(part).cost(placement) for part in one]
+    return np.array(problem.risk.mixture(costs), float)
 
 
 def _cost(found: tuple[int, Placement] | None) -> float:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moeopt.heuristics.anneal import Anneal
 from moeopt.heuristics.migrate import Migrate
-from moeopt.heuristics.mixture import Mixture
+from moeopt.heuristics.mixture import Mixture, worst_mixture
 from moeopt.heuristics.replicate import Replicate
 from moeopt.heuristics.swap import Swap
 from moeopt.method import Heuristic
@@ -85,7 +84,7 @@ class Search(Heuristic):
                     least, best = cost, placement
             if best is not None:
                 step = self.step / (lap + 1)
-                mixture = (1 - step) * mixture + step * _worst(problem, best)
+                mixture = (1 - step) * mixture + step * worst_mixture(problem, best) / problem.risk.total
 
     def _chosen(self, problem: Problem, clock: Clock | None) -> Heuristic:
         if problem.max_moves is not None:
@@ -95,12 +94,3 @@ class Search(Heuristic):
         if problem.risk is not None:
             return Mixture()
         return Swap() if clock is None or clock.left is None else Swap(restarts=ENOUGH)
-
-
-def _worst(problem: Problem, placement: Placement) -> NDArray[np.float64]:
-    """float [families], sum 1: the mixture that is worst for a placement, each family at its own cheapest dispatch."""
-    if problem.risk is None:
-        raise ValueError("the problem has no tail")
-    one = np.eye(len(problem.risk.masses), dtype=np.int64).tolist()
-    costs = [problem.mixed(part).cost(placement) for part in one]
-    return np.array(problem.risk.mixture(costs), float) / problem.risk.total
