@@ -72,12 +72,12 @@ class Heuristic(Method):
         if start is not None:
             best.offer(start)
         proposals = self.search(problem, clock=clock, rng=np.random.default_rng(seed), start=start)
-        status = offered(proposals, best.offer, clock=clock)
+        status = follow(proposals, best.offer, clock=clock)
         return best.result(self, seed=seed, status=status)
 
 
-def offered(proposals: Iterator[Placement], offer: Callable[[Placement], object], *, clock: Clock) -> Status:
-    """Offer proposals, each a candidate of the clock, until they or the clock end, or the user interrupts."""
+def follow(proposals: Iterator[Placement], offer: Callable[[Placement], object], *, clock: Clock) -> Status:
+    """Follow proposals, each a candidate of the clock, until they or the clock end, or the user interrupts."""
     interrupted = False
     try:
         for placement in proposals:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from moeopt.method import Incumbent, Method, offered
+from moeopt.method import Incumbent, Method, follow
 from moeopt.news import News, silence, tell
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -77,7 +77,7 @@ class ModelMethod(Method):
             if known is not None:
                 best.offer(known)
         proposals = self.propose(problem, trace, clock=clock, rng=np.random.default_rng(seed))
-        status = offered(proposals, best.offer, clock=clock)
+        status = follow(proposals, best.offer, clock=clock)
         return best.result(self, seed=seed, status=status)
 
 
