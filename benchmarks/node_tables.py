@@ -9,7 +9,7 @@ from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn, seconds
 from benchmarks.pairing import compared, paired
 from benchmarks.paper_tables import chance, spread
-from benchmarks.partitioners import PEERS, RIVAL, SEARCH
+from benchmarks.partitioners import PEERS, RIVALS, SEARCH
 from benchmarks.run import Row
 from moeopt.method import Method
 
@@ -77,7 +77,7 @@ def partitioners(rows: Sequence[Row]) -> str:
         for method in columns:
             runs = [row["found"] for row in own if row["method"] == method]
             cells.append(_cost_and_time(runs, best))
-        search, rival = (_costs(own, method) for method in (SEARCH, RIVAL))
+        search, rival = _costs(own, SEARCH), _costs(own, *RIVALS)
         versus = paired(search, rival)
         equal = versus.pairs - versus.above - versus.below
         score = NONE
@@ -88,11 +88,12 @@ def partitioners(rows: Sequence[Row]) -> str:
             if all(search[seed] > 0 and rival[seed] > 0 for seed in common):
                 apart.append(fmean(log(search[seed] / rival[seed]) for seed in common))
         lines.append([case, str(len({row["seed"] for row in own})), *cells, score])
-    head = ["case", "seeds", *columns.values(), f"{_title(SEARCH)} against {_title(RIVAL)}"]
+    head = ["case", "seeds", *columns.values(), f"{_title(SEARCH)} against {_title(RIVALS[0])}"]
     overall = compared(apart, [0.0] * len(apart))
     note = (
         "\nMean cost over the best cost that any run of the case found, and mean time. Last column: seeds at which the "
-        "search is cheaper, equal, dearer, in brackets the p-value of the paired t-test. Over all cases: cheaper "
+        "search is cheaper, equal, dearer than the cheaper of the rival's runs without and with slack, in brackets "
+        "the p-value of the paired t-test. Over all cases: cheaper "
         f"{wins[0]}, equal {wins[1]}, dearer {wins[2]}; Wilcoxon over the {len(apart)} cases, one mean log ratio each: "
         f"p {chance(overall.wilcoxon)}.\n"
     )
@@ -111,9 +112,9 @@ def _means(cells: Sequence[Sequence[Found]], figure: str, *, digits: int = 3) ->
 
 
 def _title(method: Method) -> str:
-    """The name of a method, with its preset where it has one."""
-    preset = getattr(method, "preset", "")
-    return f"{method.name}, {preset}" if preset else method.name
+    """The name of a method, with its preset and slack where it has them."""
+    preset, slack = getattr(method, "preset", ""), getattr(method, "slack", 0)
+    return ", ".join([method.name, *([preset] if preset else []), *([f"slack {slack}"] if slack else [])])
 
 
 def _cost_and_time(runs: Sequence[Found], best: int) -> str:
@@ -125,8 +126,11 @@ def _cost_and_time(runs: Sequence[Found], best: int) -> str:
     return f"{cost}, {seconds(fmean(one['seconds'] for one in runs))}"
 
 
-def _costs(own: Sequence[Row], method: Method) -> dict[int, float]:
-    return {row["seed"]: float(row["found"]["cost"]) for row in own if row["method"] == repr(method)}
+def _costs(own: Sequence[Row], *methods: Method) -> dict[int, float]:
+    """seed -> least cost of these methods."""
+    named = {repr(method) for method in methods}
+    rows = sorted((row for row in own if row["method"] in named), key=lambda row: -row["found"]["cost"])
+    return {row["seed"]: float(row["found"]["cost"]) for row in rows}
 
 
 def search(rows: Sequence[Row]) -> str:

@@ -25,7 +25,7 @@ class MtKahypar(Heuristic):
     Gottesbueren, Heuer, Maas, Sanders and Schlag, Scalable High-Quality Hypergraph Partitioning, ACM Trans. Algorithms
     20 (2024). Hyperedges are the distinct expert sets by their weight in the objective, scaled to 32 bits where it is
     larger; the connectivity sum w (lambda - 1) is the fan-out itself. With objective "cut" they are the pairs. Every
-    group has its own target size, imbalance 0; groups that miss it are mended by `partitioners.grouped`. Load is not
+    group has its own largest size; groups that miss their size are mended by `partitioners.grouped`. Load is not
     balanced. It does not watch the clock. The same seed gives the same groups with preset "deterministic", or with one
     thread.
 
@@ -33,10 +33,12 @@ class MtKahypar(Heuristic):
     |---|---|
     | preset | "default", "quality", "highest-quality" or "deterministic" |
     | threads | of the library; the first run fixes them for the process, another number is a ValueError |
+    | slack | experts that a group may hold beyond its size until it is mended: room for moves of one expert |
     """
 
     preset: str = "quality"
     threads: int = 2
+    slack: int = 0
     name = "mt-kahypar"
     summary = "Mt-KaHyPar on the expert sets as hyperedges, exact sizes"
 
@@ -45,6 +47,8 @@ class MtKahypar(Heuristic):
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, found {self.preset!r:.60}")
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, found {self.threads}")
+        if self.slack < 0:
+            raise ValueError(f"slack must be at least 0, found {self.slack}")
 
     def supports(self, problem: Problem) -> str:
         """Needs the package, single copies, one level of groups."""
@@ -69,7 +73,7 @@ class MtKahypar(Heuristic):
             preset = getattr(mtkahypar.PresetType, self.preset.upper().replace("-", "_"))
             context = library.context_from_preset(preset)
             context.set_partitioning_parameters(len(sizes), 0.0, mtkahypar.Objective.KM1)
-            context.set_individual_target_block_weights(sizes.tolist())
+            context.set_individual_target_block_weights((sizes + self.slack).tolist())
             context.logging = False
             mtkahypar.set_seed(seed)
             experts = len(graph)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import node_tables, paper_tables
 from benchmarks.paper_tables import attained, by_scheme, chance, interval, spread
-from benchmarks.partitioners import RIVAL, SEARCH
+from benchmarks.partitioners import RIVALS, SEARCH
 from benchmarks.report import table
 from benchmarks.run import Key, Row, Store
 
@@ -206,14 +206,15 @@ def _run(case: str, method: object, seed: int, cost: int | None) -> Row:
 def test_the_search_is_paired_with_its_rival_seed_by_seed(tmp_path: Path) -> None:
     rows = []
     for seed, (own, rival) in enumerate([(100, 110), (100, 100), (102, 101), (100, 120)]):
-        rows += [_run("layer", SEARCH, seed, own), _run("layer", RIVAL, seed, rival)]
-    rows.append(_run("layer", RIVAL, 4, 100))
-    rows.append(_run("empty", RIVAL, 0, None))
+        rows += [_run("layer", SEARCH, seed, own), _run("layer", RIVALS[0], seed, rival)]
+    rows.append(_run("layer", RIVALS[0], 4, 100))
+    rows.append(_run("layer", RIVALS[1], 1, 99))
+    rows.append(_run("empty", RIVALS[0], 0, None))
     text = _stored(tmp_path, "partitioners", rows)
     cells = _cells(text, "layer")
     assert cells[1] == "5"
     assert cells[2] == "–"
-    assert cells[-3:-1] == ["1.0620, 0.5 s", "1.0050, 0.5 s"]
-    assert cells[-1].startswith("2, 1, 1 (0.2")
-    assert "cheaper 2, equal 1, dearer 1; Wilcoxon over the 1 cases, one mean log ratio each: p –." in text
+    assert cells[-4:-1] == ["1.0727, 0.5 s", "1.0000, 0.5 s", "1.0152, 0.5 s"]
+    assert cells[-1].startswith("2, 0, 2 (0.2")
+    assert "cheaper 2, equal 0, dearer 2; Wilcoxon over the 1 cases, one mean log ratio each: p –." in text
     assert "| empty |" not in text

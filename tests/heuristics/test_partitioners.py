@@ -49,7 +49,7 @@ def test_pairs_that_go_together_are_put_together(method: Any) -> None:
     assert ready(method).solve(pairs(Cluster(1, 4, 2)), stop=FREELY, seed=0).cost == 2
 
 
-@EVERY
+@pytest.mark.parametrize("method", [*METHODS, MtKahypar(slack=2)], ids=repr)
 @pytest.mark.parametrize(
     "cluster", [Cluster(1, 3, 6), Cluster(1, 4, 4), Cluster(1, 1, 16), Cluster(1, 20, 1), Cluster(1, 6, 3)]
 )
@@ -114,6 +114,8 @@ def test_settings_are_checked() -> None:
         MtKahypar(preset="best")
     with pytest.raises(ValueError, match="threads must be at least 1, found 0"):
         MtKahypar(threads=0)
+    with pytest.raises(ValueError, match="slack must be at least 0, found -1"):
+        MtKahypar(slack=-1)
     with pytest.raises(ValueError, match="mode must be one of fast, eco, strong, found 'slow'"):
         Kahip(mode="slow")
 
