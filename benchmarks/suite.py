@@ -16,7 +16,7 @@ from moeopt.characteristics import profile
 from moeopt.comparison import compare, evaluate, mean_fan_out
 from moeopt.exact import Exact
 from moeopt.heuristics.linear import Linear
-from moeopt.method import Method
+from moeopt.method import Method, refusal
 from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.stop import Stop
@@ -87,7 +87,7 @@ def try_methods(one: Case) -> list[Row]:
     rows = []
     for method in registry.all_methods():
         key = Key(one.name, None, repr(method), 0, repr(SMOKE))
-        if reason := method.supports(problem):
+        if reason := refusal(method, problem):
             rows.append(key.row("unsupported", reason=reason))
             continue
         if isinstance(method, Exact) and method.name not in SOLVED_IN_SMOKE:

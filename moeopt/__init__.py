@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from moeopt.distance import Certified, certify
     from moeopt.evening import even_out
     from moeopt.generator import PRESETS, Generator
+    from moeopt.hf_generation import record
+    from moeopt.hf_recorder import Recorder
     from moeopt.joint_batches import JointBatches
     from moeopt.method import Heuristic, Method
     from moeopt.micro_batches import MicroBatches
@@ -48,6 +50,8 @@ _HOME = {
     "distance": ("Certified", "certify"),
     "evening": ("even_out",),
     "generator": ("PRESETS", "Generator"),
+    "hf_generation": ("record",),
+    "hf_recorder": ("Recorder",),
     "joint_batches": ("JointBatches",),
     "method": ("Heuristic", "Method"),
     "micro_batches": ("MicroBatches",),
@@ -86,6 +90,7 @@ __all__ = [
     "Placement",
     "Plan",
     "Problem",
+    "Recorder",
     "Replay",
     "Result",
     "Stop",
@@ -106,6 +111,7 @@ __all__ = [
     "read_running",
     "read_trace",
     "read_workload",
+    "record",
     "replay",
     "request_profile",
     "sample",

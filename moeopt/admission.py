@@ -26,6 +26,14 @@ def check(problem: Problem) -> None:
 
 
 def _check_recorded(problem: Problem) -> None:
+    if problem.objective == "load":
+        _check_even(problem)
+        return
+    for layer, sets in zip(problem.workload.layer_ids, problem.workload.layers, strict=True):
+        if not sets.paired:
+            from moeopt.load_counts import UNPAIRED
+
+            raise ValueError(f"objective {problem.objective!r} cannot be judged: in layer {layer} {UNPAIRED}")
     if problem.objective == "cut":
         return
     for layer, sets in zip(problem.workload.layer_ids, problem.workload.layers, strict=True):
@@ -34,6 +42,22 @@ def _check_recorded(problem: Problem) -> None:
 
             asked = f"replicas {problem.replicas}" if problem.replicas else f"objective {problem.objective!r}"
             raise ValueError(f"{asked} cannot be judged: in layer {layer} {UNRECORDED}")
+
+
+def _check_even(problem: Problem) -> None:
+    if problem.load_tolerance is not None:
+        raise ValueError(
+            f'objective "load" is that of the fullest GPU itself: load_tolerance must be None, found '
+            f"{float(problem.load_tolerance):g}"
+        )
+    if problem.tail is not None:
+        raise ValueError(f'objective "load" has no cost by family: tail must be None, found {problem.tail}')
+    speeds = problem.cluster.speeds_of
+    if speeds.min() != speeds.max():
+        raise ValueError(
+            f'objective "load" is for GPUs of equal speed, found {_span(speeds.tolist())}: '
+            "see moeopt.loads.LoadProblem"
+        )
 
 
 def _check_slots(problem: Problem) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from moeopt import parallel, registry
 from moeopt.certificate import Certificate
 from moeopt.cluster import Cluster
-from moeopt.method import Method, Resuming
+from moeopt.method import Method, Resuming, refusal
 from moeopt.model_method import ModelMethod, objection
 from moeopt.news import News, heard, silence
 from moeopt.placement import Placement
@@ -129,7 +130,7 @@ def _warm(method: Method, *, objective: str, replicas: bool, capped: bool) -> No
         replicas=int(replicas),
         load_tolerance=0 if capped else None,
     )
-    if not method.supports(problem):
+    if not refusal(method, problem):
         with silence():
             method.solve(problem, stop=Stop(seconds=None, candidates=1), seed=0)
 
@@ -190,10 +191,13 @@ def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) 
 
 
 def export(placement: Placement, path: PathLike, *, engine: str, **settings: Any) -> None:
-    """Write the placement as a file that `engine` loads."""
+    """Write the placement as a file that `engine` loads; some engines go by the ending of its name."""
     from moeopt import storage
 
-    storage.write_bytes(path, registry.named_engine(engine).dump(placement, **settings))
+    chosen = registry.named_engine(engine)
+    if Path(path).suffix != chosen.suffix:
+        raise ValueError(f"{path}: a file for {engine} must be named *{chosen.suffix}")
+    storage.write_bytes(path, chosen.dump(placement, **settings))
 
 
 def read_placement(path: PathLike) -> Placement:

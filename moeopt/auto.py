@@ -36,6 +36,7 @@ class Auto(Resuming):
     exact: tuple[str, ...] = ("priced", "blocks", "pairs", "families", "migration", "covers")
     name = "auto"
     summary = "search, then a proof by priced, blocks, pairs, families, migration or covers where one of them applies"
+    objectives = ("fan-out", "cut", "load")
 
     def solve(
         self,
@@ -49,6 +50,9 @@ class Auto(Resuming):
         """Search, prove, and say in one line what was chosen and why."""
         check_supported(self, problem)
         clock = stop.start()
+        if problem.objective == "load":
+            found = registry.named_method("level").solve(problem, stop=stop, seed=seed, start=start)
+            return self._bounded(found, problem, clock, "level search", "of equal shares")
         reasons: dict[str, str] = {}
         for name in self.exact:
             method = registry.named_method(name)
@@ -162,6 +166,8 @@ def _closed_by_tree(problem: Problem) -> str:
 
 def _relaxed(problem: Problem, clock: Clock, *, seed: int, incumbent: Incumbent) -> Proof | None:
     """The proof of the relaxation that bounds such problems; None where there is none."""
+    if problem.objective == "load":
+        return None
     if problem.replicas:
         from moeopt.relaxations.usage import usage_proof
 

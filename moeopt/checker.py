@@ -86,6 +86,8 @@ def check_layer(problem: Problem, proof: Proof, *, placement: Placement | None) 
     checks = _checks()
     if proof.kind not in checks:
         return f"unknown kind of proof {proof.kind!r}, known are {', '.join(sorted(checks))}"
+    if problem.objective == "load" and proof.kind != "counting":
+        return f"a proof of kind {proof.kind!r} says nothing of the load, one by counting does"
     try:
         return checks[proof.kind](problem, proof)
     except (ValueError, OverflowError) as error:

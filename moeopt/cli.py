@@ -12,6 +12,9 @@ from moeopt.allocate_cli import allocate
 from moeopt.capacity_cli import capacity
 from moeopt.certify_cli import certify
 from moeopt.compare_cli import compare
+from moeopt.convert_cli import convert
+from moeopt.deploy_cli import deploy_notes
+from moeopt.export_cli import export
 from moeopt.migration_cli import moves
 from moeopt.place_cli import place
 from moeopt.replay_cli import replay
@@ -46,19 +49,6 @@ def demo(
 
 
 @app.command()
-def convert(
-    source: flags.TraceFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Parquet file to write.")],
-) -> None:
-    """Write a trace of any known format as Parquet."""
-    from moeopt.recording import read_trace, write_trace
-
-    trace = read_trace(source)
-    write_trace(trace, output)
-    typer.echo(f"{output}: {trace.n_tokens:,} tokens, {trace.n_layers} layers x {trace.n_experts} experts")
-
-
-@app.command()
 def profile(trace: flags.TraceFile, layers: flags.Layers = None, as_json: flags.AsJson = False) -> None:
     """Loads, families and phases of a trace."""
     from moeopt import characteristics, tables
@@ -68,6 +58,7 @@ def profile(trace: flags.TraceFile, layers: flags.Layers = None, as_json: flags.
     show(answer.to_dict(), lambda: tables.profiled(answer), as_json=as_json)
 
 
+app.command()(convert)
 app.command()(place)
 app.command()(certify)
 app.command()(compare)
@@ -75,6 +66,7 @@ app.command()(allocate)
 app.command()(capacity)
 app.command()(moves)
 app.command()(replay)
+app.command()(deploy_notes)
 
 
 @app.command()
@@ -99,22 +91,7 @@ def evaluate(
     show(answer.to_dict(), lambda: [tables.evaluated(answer)], as_json=as_json)
 
 
-@app.command()
-def export(
-    placement: Annotated[Path, typer.Argument()],
-    engine: Annotated[str, typer.Option(help="sglang, eplb, or the name of a plug-in.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
-    pad: Annotated[bool, typer.Option("--pad", help="Fill free slots with further copies.")] = False,
-) -> None:
-    """Write a placement as a file that an engine loads."""
-    from moeopt import api
-
-    placed = api.read_placement(placement)
-    try:
-        api.export(placed, output, engine=engine, pad=pad)
-    except ValueError as error:
-        raise ValueError(f"{placement}: {error}") from error
-    typer.echo(f"{output}: {len(placed.layer_ids)} layers for {engine}")
+app.command()(export)
 
 
 @app.command()

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt import storage
+from moeopt.expert_sets import ExpertSets
 from moeopt.placement import Placement
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 
 FORMAT = "moeopt-plan"
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.dispatch import Dispatch, Plan, cover_plan
+from moeopt.expert_sets import ExpertSets
 from moeopt.placement import Placement
 from moeopt.problem import Problem
-from moeopt.workload import ExpertSets
 
 if TYPE_CHECKING:
     from moeopt.matrix import Matrix

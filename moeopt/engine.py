@@ -1,15 +1,16 @@
 """Serving engines: the file that carries a placement into one, and back."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from moeopt.placement import Placement
 
 KEY = "physical_to_logical_map"
+MOST_HOSTS = 1 << 30  # layers x experts x GPUs
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,16 +19,40 @@ class PhysicalMap:
 
     | field | holds |
     |---|---|
-    | rows | int64 [layers, slots]: the expert in each slot, GPU by GPU |
+    | rows | int64 [layers, slots]: the expert in each slot, GPU by GPU; -1: free, where an engine's GPUs may differ |
     | layer_ids | absolute layer indices of the rows; None: the file does not say |
     | experts | E; None: the file does not say |
     | hidden | the rows are all hidden layers of the model, dense ones included |
+    | gpus | GPUs that share the slots; None: the file does not say |
+    | shared | the one row is that of all MoE layers |
     """
 
     rows: NDArray[np.int64]
     layer_ids: tuple[int, ...] | None = None
     experts: int | None = None
     hidden: bool = False
+    gpus: int | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What to serve with, so that an engine uses a placement's file; `<...>` is left for the reader to fill.
+
+    | field | holds |
+    |---|---|
+    | source | release or proposal whose sources say so |
+    | command | words of the command line |
+    | environment | variables and their values |
+    | config | text of a configuration file, where the engine wants one |
+    | remarks | what decides whether the file is used at all |
+    """
+
+    source: str
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -40,6 +65,7 @@ class Engine(Protocol):
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    suffix: ClassVar[str]  # of the file's name: some engines go by it
 
     # Properties, since every engine has settings of its own and a method with other settings would not conform.
     @property
@@ -59,6 +85,28 @@ class Engine(Protocol):
 
     def read(self, content: bytes) -> PhysicalMap:
         """The map in such a file; ValueError names the rule and the value found."""
+
+    def notes(self, placement: Placement | None, path: str) -> Notes:
+        """What to serve with when `path` holds the file of `placement`; without one its numbers are left open."""
+
+
+def settled_layers(placement: Placement, *, moe_layers: int | None = None) -> str:
+    """Why layers cannot be told by id, or by their order among all MoE layers; empty when they can."""
+    ids = placement.layer_ids
+    if min(ids) < 0 or len(set(ids)) < len(ids):
+        return f"layer ids must be distinct and at least 0, found {list(ids)}"
+    if moe_layers is not None and len(ids) != moe_layers:
+        return (
+            f"layers are told by their order among all {moe_layers} MoE layers, the placement has {len(ids)}"
+        )
+    return ""
+
+
+def ascending(placement: Placement) -> Placement:
+    """The placement with its layers in ascending order of their ids."""
+    order = np.argsort(placement.layer_ids, kind="stable")
+    ids = tuple(placement.layer_ids[index] for index in order)
+    return replace(placement, hosts=placement.hosts[order], primary=placement.primary[order], layer_ids=ids)
 
 
 def equal_slots(placement: Placement, *, pad: bool = False) -> str:
@@ -82,18 +130,47 @@ def equal_slots(placement: Placement, *, pad: bool = False) -> str:
     return ""
 
 
-def physical_map(placement: Placement, *, pad: bool = False) -> NDArray[np.int64]:
+def padded(placement: Placement, *, loads: ArrayLike | None = None) -> Placement:
+    """The placement with every free slot filled by an expert that its GPU lacks.
+
+    With `loads` [layers, experts] one copy at a time goes to the expert with the largest load a copy, on the GPU that
+    lacks it and has most free slots; without, each GPU takes its lowest experts. ValueError as `equal_slots` says.
+    """
+    if broken := equal_slots(placement, pad=True):
+        raise ValueError(broken)
+    hosts, slots = placement.hosts.copy(), int(np.max(placement.slots))
+    if loads is None:
+        free = slots - hosts.sum(axis=1)
+        hosts |= np.cumsum(~hosts, axis=1) <= free[:, None, :]
+        return replace(placement, hosts=hosts)
+    given = np.asarray(loads, float)
+    if given.shape != hosts.shape[:2] or not np.isfinite(given).all() or (given < 0).any():
+        raise ValueError(
+            f"loads must be finite numbers [layers, experts] {hosts.shape[:2]}, at least 0, found {given.shape}"
+        )
+    for held, load in zip(hosts, given, strict=True):
+        free = slots - held.sum(axis=0)
+        for _ in range(int(free.sum())):
+            open_to = ~held & (free > 0)
+            share = np.where(open_to.any(axis=1), load / held.sum(axis=1), -1.0)
+            expert = int(share.argmax())
+            gpu = int(np.where(open_to[expert], free, -1).argmax())
+            held[expert, gpu] = True
+            free[gpu] -= 1
+    return replace(placement, hosts=hosts)
+
+
+def physical_map(
+    placement: Placement, *, pad: bool = False, loads: ArrayLike | None = None
+) -> NDArray[np.int64]:
     """int64 [layers, gpus x slots]: the expert in each slot; GPU g owns slots g·S to g·S + S - 1, ids ascending.
 
-    `pad` fills free slots with the lowest experts that the GPU does not hold. ValueError as `equal_slots` says.
+    `pad` fills free slots as `padded` does. ValueError as `equal_slots` says.
     """
     if broken := equal_slots(placement, pad=pad):
         raise ValueError(broken)
-    slots = int(placement.slots if isinstance(placement.slots, int) else 0)
-    by_gpu = placement.hosts.transpose(0, 2, 1)
-    # Held experts first, then the others, both ascending; what fits is the GPU's.
-    chosen = np.argsort(~by_gpu, axis=2, kind="stable")[:, :, :slots]
-    return np.sort(chosen, axis=2).reshape(len(by_gpu), -1).astype(np.int64)
+    by_gpu = (padded(placement, loads=loads) if pad else placement).hosts.transpose(0, 2, 1)
+    return np.argwhere(by_gpu)[:, 2].reshape(len(by_gpu), -1).astype(np.int64)
 
 
 def placement_of(
@@ -105,10 +182,12 @@ def placement_of(
     layer_ids: tuple[int, ...],
     model: str,
     once: bool = True,
+    free: bool = False,
 ) -> Placement:
     """The placement of a physical map [layers, slots]; ValueError names layer, slot or expert that breaks a rule.
 
-    An expert twice on one GPU is such a rule; without `once` it counts as one copy, and leaves a slot free.
+    An expert twice on one GPU is such a rule; without `once` it counts as one copy, and leaves a slot free. With
+    `free`, or without `once`, slots of -1 are free.
     """
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or 0 in rows.shape:
         raise ValueError(
@@ -118,9 +197,17 @@ def placement_of(
         raise ValueError(f"slots must be divisible by gpus, found {rows.shape[1]} slots on {gpus} GPUs")
     if len(layer_ids) != len(rows):
         raise ValueError(f"{len(layer_ids)} layer ids for {len(rows)} layers")
-    for layer, slot in np.argwhere((rows < 0) | (rows >= experts))[:1]:
+    least = -1 if free or not once else 0
+    for layer, slot in np.argwhere((rows < least) | (rows >= experts))[:1]:
         raise ValueError(
             f"layer {layer_ids[layer]}, slot {slot}: expert {rows[layer, slot]} out of range 0..{experts - 1}"
+        )
+    if experts > rows.shape[1]:  # before anything of that size is allocated
+        absent = np.setdiff1d(np.arange(rows.shape[1] + 1), rows[0])[0]
+        raise ValueError(f"layer {layer_ids[0]}: expert {absent} is on no GPU")
+    if len(rows) * experts * gpus > MOST_HOSTS:
+        raise ValueError(
+            f"layers x experts x GPUs must be at most {MOST_HOSTS}, found {len(rows)} x {experts} x {gpus}"
         )
     slots = rows.shape[1] // gpus
     for layer, gpu, expert in repeated(rows, gpus=gpus)[: 1 if once else 0]:
@@ -128,30 +215,39 @@ def placement_of(
     by_gpu = rows.reshape(len(rows), gpus, slots)
     hosts = np.zeros((len(rows), experts, gpus), bool)
     layer, gpu, _ = np.indices(by_gpu.shape)
-    hosts[layer, by_gpu, gpu] = True
+    held = by_gpu >= 0
+    hosts[layer[held], by_gpu[held], gpu[held]] = True
     return Placement(hosts, hosts.argmax(axis=2), nodes, slots, layer_ids, model)
 
 
 def repeated(rows: NDArray[Any], *, gpus: int) -> NDArray[np.int64]:
     """int64 [duplicates, 3]: (layer, GPU, expert) of every slot whose expert the GPU holds already.
 
-    `rows` [layers, slots] with slots divisible by `gpus`.
+    `rows` [layers, slots] with slots divisible by `gpus`; -1 is no expert.
     """
     ordered = np.sort(rows.reshape(len(rows), gpus, -1), axis=2)
-    at = np.argwhere(ordered[..., 1:] == ordered[..., :-1])
+    at = np.argwhere((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0))
     return np.column_stack([at[:, :2], ordered[tuple(at.T)]]).astype(np.int64)
 
 
-def table_of(rows: Any) -> NDArray[np.int64]:
-    """A physical map out of JSON, lists of one length; ValueError names layer and slot that are none."""
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
-        raise ValueError(f"{KEY} must be a list of lists, found {rows!r:.60}")
-    for layer, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            raise ValueError(f"all layers need {len(rows[0])} slots as layer 0, layer {layer} has {len(row)}")
-        for slot, expert in enumerate(row):
-            if isinstance(expert, bool) or not isinstance(expert, int) or not 0 <= expert < 1 << 20:
-                raise ValueError(
-                    f"layer {layer}, slot {slot}: an expert is a whole number, found {expert!r:.40}"
-                )
-    return np.array(rows, np.int64)
+def agreed(name: str, asked: int | None, *, found: int) -> int:
+    """The number that a file states; ValueError when another was asked for."""
+    if asked is not None and asked != found:
+        raise ValueError(f"{name} are {found} in the file, asked for were {asked}")
+    return found
+
+
+def numbers(engine: Engine, placement: Placement | None) -> tuple[str, str, str, tuple[str, ...]]:
+    """(GPUs, slots of a layer, redundant ones, remarks) of a placement that the engine takes, or what stands for them.
+
+    ValueError with the rule that the engine finds broken.
+    """
+    if placement is None:
+        return "<GPUs>", "<slots>", "<slots - experts>", ()
+    remarks: tuple[str, ...] = ()
+    if broken := engine.check(placement):
+        if engine.check(placement, pad=True):
+            raise ValueError(broken)
+        remarks = ("Free slots: export with pad=True (--pad).",)
+    slots = placement.gpus * int(np.max(placement.slots))
+    return str(placement.gpus), str(slots), str(slots - placement.n_experts), remarks

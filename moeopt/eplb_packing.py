@@ -31,15 +31,19 @@ class Packing:
     load: NDArray[np.float64]
 
     @classmethod
-    def of(cls, problem: Problem, *, groups: int | None = None) -> Packing:
+    def of(
+        cls, problem: Problem, *, groups: int | None = None, load: NDArray[np.int64] | None = None
+    ) -> Packing:
         """The packing of a problem of one layer with `problem.replicas` copies beyond the first ones.
+
+        `load` int64 [experts]; None: recorded traffic, unweighted.
 
         Hierarchical where `is_hierarchical`: `groups` of consecutive experts (None: one for each node) are packed on
         nodes by load; then each node has copies made of its own experts and packed on its GPUs. Global else: the same
         on one node that holds everything.
         """
         (sets,) = problem.workload.layers
-        cluster, load = problem.cluster, sets.load
+        cluster, load = problem.cluster, sets.load if load is None else load
         groups = cluster.nodes if groups is None else groups
         if not is_hierarchical(problem, groups=groups):
             groups = 1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.cluster import Cluster
-from moeopt.workload import ExpertSets
+from moeopt.expert_sets import ExpertSets
 
 __all__ = ["Exchanges"]
 

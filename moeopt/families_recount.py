@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from moeopt.workload import ExpertSets
+from moeopt.expert_sets import ExpertSets
 
 COMPLETE, FOUND, LONG = 0, 1, 2  # how a search ends
 MOST = np.int64(1) << np.int64(62)

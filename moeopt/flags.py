@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 TraceFile = Annotated[Path, typer.Argument(help="Routing trace: Parquet or .npz.", show_default=False)]
+Recording = Annotated[
+    Path, typer.Argument(help="What an engine recorded: a file, or a folder of files.", show_default=False)
+]
 TrafficFile = Annotated[
     Path, typer.Argument(help="Routing trace: Parquet or .npz; or pair counts: JSON.", show_default=False)
 ]
@@ -23,7 +26,9 @@ Tolerance = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="Shares of families in the objective: code=2,math=1. Default: by traffic.")
 ]
-Objective = Annotated[str, typer.Option(help="fan-out (GPUs touched, exact) or cut (pairs separated).")]
+Objective = Annotated[
+    str, typer.Option(help="fan-out (GPUs touched, exact), cut (pairs separated) or load (fullest GPU).")
+]
 GpuCost = Annotated[int, typer.Option(help="Cost of a further GPU.")]
 NodeCost = Annotated[int, typer.Option(help="Cost of a further node.")]
 Speeds = Annotated[

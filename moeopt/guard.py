@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from moeopt.cluster import Cluster
 from moeopt.dispatch import Dispatch, Plan
-from moeopt.workload import ExpertSets, Workload
+from moeopt.expert_sets import ExpertSets
+from moeopt.workload import Workload
 
 
 def guarded_plan(

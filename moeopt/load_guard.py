@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.dispatch import Dispatch, Plan
+from moeopt.expert_sets import ExpertSets
 from moeopt.placement import Placement
 from moeopt.trace import Trace
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 
 __all__ = ["ANCHORS", "COUNTED", "DECAYS", "ORDERS", "PREFERENCES", "SCOPES", "UPDATES", "LoadGuard"]
 

@@ -23,11 +23,13 @@ class Method(ABC):
     """Settings are the fields of a frozen dataclass; `repr` is the provenance.
 
     `evens`: GPUs may be renamed after all layers are solved, so that loads summed over layers come out even.
+    `objectives`: what it may be asked to lower.
     """
 
     name: str
     summary: str
     evens: ClassVar[bool] = False
+    objectives: ClassVar[tuple[str, ...]] = ("fan-out", "cut")
 
     def supports(self, problem: Problem) -> str:
         """Why this method cannot treat `problem`; empty when it can."""
@@ -185,8 +187,15 @@ def check_supported(method: Method, problem: Problem) -> None:
         raise ValueError(
             "a method knows no budget over all layers, found total_replicas: use moeopt.allocate"
         )
-    if reason := method.supports(problem):
+    if reason := refusal(method, problem):
         raise ValueError(f"method {method.name} does not treat this problem: {reason}")
+
+
+def refusal(method: Method, problem: Problem) -> str:
+    """Why the method cannot treat `problem`, its objective or anything else; empty when it can."""
+    if problem.objective not in method.objectives:
+        return f"lowers {' or '.join(method.objectives)}, the objective is {problem.objective}"
+    return method.supports(problem)
 
 
 Progress = Callable[[Result], None]

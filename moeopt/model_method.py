@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from moeopt.method import Incumbent, Method, follow
+from moeopt.method import Incumbent, Method, follow, refusal
 from moeopt.news import News, silence, tell
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -67,7 +67,7 @@ class ModelMethod(Method):
 
         Raises ValueError when the method does not treat the problem, or the trace is not the problem's.
         """
-        if reason := self.supports(problem):
+        if reason := refusal(self, problem):
             raise ValueError(f"method {self.name} does not treat this problem: {reason}")
         trace = matching_trace(problem, trace, name=self.name)
         layers = len(problem.workload.layers)
@@ -83,7 +83,7 @@ class ModelMethod(Method):
 
 def objection(method: Method, problem: Problem) -> str:
     """Why a method cannot treat `problem`, all of it or layer by layer, as the method works; empty when it can."""
-    return method.supports(problem if isinstance(method, ModelMethod) else problem.layer(0))
+    return refusal(method, problem if isinstance(method, ModelMethod) else problem.layer(0))
 
 
 def matching_trace(problem: Problem, trace: Trace | None, *, name: str) -> Trace:

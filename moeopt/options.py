@@ -17,7 +17,7 @@ from moeopt.trace import Trace
 from moeopt.workload import Workload
 
 
-def layer_list(text: str | None) -> list[int] | None:
+def layer_list(text: str | None, *, flag: str = "--layers") -> list[int] | None:
     """ "0-3,7" as [0, 1, 2, 3, 7]; None stays None."""
     if text is None:
         return None
@@ -25,9 +25,9 @@ def layer_list(text: str | None) -> list[int] | None:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise ValueError(f"--layers must look like 0-3,7, found {part.strip()!r} in {text!r}")
+            raise ValueError(f"{flag} must look like 0-3,7, found {part.strip()!r} in {text!r}")
         if int(last or first) > 100_000:
-            raise ValueError(f"--layers names layer {last or first}, no model has so many")
+            raise ValueError(f"{flag} names layer {last or first}, no model has so many")
         layers.update(range(int(first), int(last or first) + 1))
     return sorted(layers)
 
@@ -140,7 +140,7 @@ def stated(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     notes = [named_families(shares, traffic.families)]
-    if not problem.workload.complete:
+    if problem.workload.paired and not problem.workload.complete:
         notes.append(f"cut of the recorded pairs, {recorded_share(problem.workload):.1%} of all")
     return problem, "; ".join(filter(None, notes))
 

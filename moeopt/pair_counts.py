@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt import storage
-from moeopt.workload import ExpertSets, Workload
+from moeopt.expert_sets import ExpertSets
+from moeopt.workload import Workload
 
 __all__ = ["UNRECORDED", "PairCounts", "recorded_share"]
 

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from moeopt import admission, rules, storage
 from moeopt.cluster import Cluster
 from moeopt.dispatch import Plan, cover_plan, touched
+from moeopt.expert_sets import ExpertSets
+from moeopt.objectives import fullest, prices_apart
 from moeopt.placement import Placement
 from moeopt.risk import Risk, tail_share
 from moeopt.tolerance import exact_tolerance, gpu_caps
 from moeopt.trace import Trace
 from moeopt.weights import family_multipliers
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 
 FORMAT = "moeopt-problem"
-OBJECTIVES = ("fan-out", "cut")
+OBJECTIVES = ("fan-out", "cut", "load")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Problem:
     | cluster | GPUs, nodes, slots, the cost of touching them |
     | replicas | copies beyond the first, per layer at most |
     | family_weights | share of the objective by family name; None: every token counts the same |
-    | objective | "fan-out" (GPUs and nodes touched, exact) or "cut" (pairs separated; partitions only) |
+    | objective | "fan-out": GPUs and nodes touched; "cut": pairs apart, partitions only; "load": of the fullest GPU |
     | load_tolerance | each GPU serves at most (1 + tolerance) x its share, by speed, of recorded traffic; None: free |
     | tail | a layer counts the mean over the worst share `tail` of its families; 0: the worst one; None: all of them |
     | incumbent | placement to change; None: none |
@@ -199,6 +201,9 @@ class Problem:
                 raise ValueError("the cut is defined for partitions: the placement has copies")
             pairs = zip(self.workload.layers, placement.primary, strict=True)
             return [self._cut(sets, gpu_of) for sets, gpu_of in pairs]
+        if self.objective == "load":
+            held = zip(self.workload.layers, placement.hosts, strict=True)
+            return [fullest(self, sets, hosts=hosts) for sets, hosts in held]
         plan = candidate if isinstance(candidate, Plan) else self.plan(candidate)
         costs: list[int] = []
         for sets, part in zip(self.workload.layers, plan.dispatches, strict=True):
@@ -216,12 +221,10 @@ class Problem:
         return self.risk.worst((costs * self.family_units).tolist())
 
     def _cut(self, sets: ExpertSets, gpu_of: NDArray[np.int32]) -> int:
-        node_of = self.cluster.node_of[gpu_of]
-        apart = self.cluster.gpu_cost * (gpu_of[:, None] != gpu_of).astype(np.int64)
-        apart += self.cluster.node_cost * (node_of[:, None] != node_of).astype(np.int64)
+        apart = prices_apart(self.cluster, gpu_of)
         if self.risk is None:
-            return int((np.triu(sets.affinity(self.set_weights(sets))) * apart).sum())
-        costs = [int((np.triu(sets.affinity(counts)) * apart).sum()) for counts in sets.counts.T]
+            return int((sets.affinity(self.set_weights(sets)) * apart).sum())
+        costs = [int((sets.affinity(counts) * apart).sum()) for counts in sets.counts.T]
         return self._together(np.array(costs))
 
     def moves(self, placement: Placement) -> list[int]:

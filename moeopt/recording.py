@@ -1,14 +1,15 @@
 """Traffic on disk: traces and workloads read in any known format, traces written as Parquet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
 from moeopt import storage
 from moeopt.storage import PathLike
+from moeopt.supplement import Supplement
 from moeopt.trace import Trace
-from moeopt.workload import Workload
+from moeopt.workload import FORMAT, Workload
 
 GROUP = "moeopt.readers"
 HEAD = 64  # bytes of a file that a reader sees before it is asked to read
@@ -23,18 +24,37 @@ class Reader(Protocol):
     name: ClassVar[str]
 
     def accepts(self, path: Path, head: bytes) -> bool:
-        """Whether the content is of this format; `head` holds the first 64 bytes, all of a shorter file."""
+        """Whether the content is of this format; `head`: its first 64 bytes at most, nothing of a folder."""
 
-    def read(self, path: Path) -> Trace | Workload:
-        """The whole trace; the workload where the file does not hold token by token what was chosen."""
+    def read(self, path: Path, supplement: Supplement) -> Trace | Workload:
+        """The whole trace; the workload where the file does not hold token by token what was chosen.
+
+        `supplement` holds what the user says of the file. A format that says all of it itself compares the two:
+        `supplement.settled(trace)`; others ask for what they need.
+        """
 
 
-def read_trace(path: PathLike) -> Trace:
+def read_trace(
+    path: PathLike,
+    *,
+    n_experts: int | None = None,
+    layer_ids: Sequence[int] | None = None,
+    top_k: int | None = None,
+    model: str | None = None,
+    hidden_layers: int | None = None,
+    manifest: PathLike | None = None,
+) -> Trace:
     """Read a trace; its format is told from the content, never from the file's name.
 
-    Raises ValueError naming the file, the rule broken and the value found, whatever is wrong with the file.
+    `n_experts`, `layer_ids` of the MoE layers, `top_k`, `model` and the number of `hidden_layers` are for formats that
+    do not say them; those that do must agree. `manifest` names a file with the family and phase of each request: see
+    `moeopt.manifest`. Raises ValueError naming the file, the rule broken and the value found, whatever is wrong with
+    the file.
     """
-    found = read_recording(path)
+    ids = None if layer_ids is None else tuple(layer_ids)
+    found = read_recording(
+        path, supplement=Supplement(n_experts, ids, top_k, model, hidden_layers), manifest=manifest
+    )
     if isinstance(found, Workload):
         raise ValueError(
             f"{path}: a trace holds the experts of every token, found a workload without tokens: "
@@ -49,19 +69,26 @@ def read_workload(path: PathLike) -> Workload:
     return found if isinstance(found, Workload) else Workload.from_trace(found)
 
 
-def read_recording(path: PathLike) -> Trace | Workload:
-    """What a file holds, told from its content; raises ValueError as `read_trace` does."""
+def read_recording(
+    path: PathLike, *, supplement: Supplement | None = None, manifest: PathLike | None = None
+) -> Trace | Workload:
+    """What a file or a folder of files holds, told from the content; raises ValueError as `read_trace` does."""
     source = Path(path)
-    if source.is_dir():
-        raise ValueError(f"{source}: a trace is a file, found a folder")
-    if source.exists() and not source.is_file():
-        raise ValueError(f"{source}: a trace is a regular file, found something else")
+    if source.exists() and not source.is_file() and not source.is_dir():
+        raise ValueError(f"{source}: a trace is a regular file or a folder of files, found something else")
     try:
-        return _reader(source).read(source)
+        found = _reader(source).read(source, supplement or Supplement())
     except OSError as error:
         raise ValueError(f"{source}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+    if manifest is None:
+        return found
+    from moeopt.manifest import read_manifest
+
+    if isinstance(found, Workload):
+        raise ValueError(f"{manifest}: a manifest describes requests, {source} holds counts only")
+    return read_manifest(manifest).applied(found)
 
 
 def write_trace(trace: Trace, path: PathLike) -> None:
@@ -74,14 +101,26 @@ def write_trace(trace: Trace, path: PathLike) -> None:
     storage.write_bytes(path, encode(trace))
 
 
+def write_recording(found: Trace | Workload, path: PathLike) -> None:
+    """Write a trace as Parquet, a workload as JSON, whole or not at all; raises ValueError as `write_trace` does."""
+    if isinstance(found, Trace):
+        write_trace(found, path)
+    else:
+        storage.write_json(path, {"format": FORMAT, "version": 1, "workload": found.to_dict()})
+
+
 def _reader(source: Path) -> Reader:
-    with source.open("rb") as file:
-        head = file.read(HEAD)
+    head = b""
+    if not source.is_dir():
+        with source.open("rb") as file:
+            head = file.read(HEAD)
     names = []
     for reader in _readers():
         if reader.accepts(source, head):
             return reader
         names.append(reader.name)
+    if source.is_dir():
+        raise ValueError(f"a folder must be of a known format ({', '.join(names)}), found none of them")
     raise ValueError(
         f"content must be of a known format ({', '.join(names)}), found {head[:8]!r} at the start"
     )

@@ -6,6 +6,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.placement import Placement
 from moeopt.problem import Problem
 
 
@@ -13,8 +14,11 @@ def reference_cost(problem: Problem) -> Fraction:
     """Expected cost of a random partition into groups as equal as the slots allow, load ignored, no replicas.
 
     Fan-out: a group of m of E experts is touched by a set of k with probability 1 - C(E-m, k) / C(E, k).
-    Cut: a pair is together with probability sum m(m-1) / (E(E-1)).
+    Cut: a pair is together with probability sum m(m-1) / (E(E-1)). The load of the fullest GPU has no such formula:
+    it is that of the first experts on the first GPU, the next ones on the second.
     """
+    if problem.objective == "load":
+        return Fraction(problem.cost(linear_placement(problem)))
     sizes = equal_sizes(problem.workload.n_experts, problem.cluster.slots_of)
     node_sizes = np.bincount(problem.cluster.node_of, weights=sizes, minlength=problem.cluster.nodes).astype(
         int
@@ -28,6 +32,13 @@ def reference_cost(problem: Problem) -> Fraction:
     return problem.pair_weight * sum(
         (price * (1 - _expected_together(experts, groups)) for price, groups in levels), Fraction(0)
     )
+
+
+def linear_placement(problem: Problem) -> Placement:
+    """Experts in the order of their ids, one copy each, in groups as equal as the slots allow."""
+    sizes = equal_sizes(problem.workload.n_experts, problem.cluster.slots_of)
+    gpu_of = np.repeat(np.arange(len(sizes)), sizes)
+    return problem.partition(np.tile(gpu_of, (len(problem.workload.layers), 1)))
 
 
 def equal_sizes(experts: int, slots: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from moeopt.dispatch import Plan
 from moeopt.placement import Placement
+from moeopt.splitting import SplitProblem
 
 if TYPE_CHECKING:
     from moeopt.problem import Problem
@@ -33,7 +34,10 @@ def violation_of(problem: Problem, candidate: Placement | Plan) -> str:
         for name, moved in zip(layer_ids, problem.moves(placement), strict=True):
             if moved > problem.max_moves:
                 return f"layer {name}: {moved} copies moved from the incumbent, {problem.max_moves} may"
-    judged = candidate if isinstance(candidate, Plan) or placement.is_partition else problem.plan(candidate)
+    if isinstance(candidate, Plan) or placement.is_partition or problem.objective == "load":
+        judged = candidate
+    else:
+        judged = problem.plan(candidate)
     if isinstance(judged, Plan):
         for index, (sets, part) in enumerate(zip(problem.workload.layers, judged.dispatches, strict=True)):
             if broken := part.violation(sets, placement.hosts[index]):
@@ -51,13 +55,19 @@ def violation_of(problem: Problem, candidate: Placement | Plan) -> str:
 
 
 def served_loads(problem: Problem, candidate: Placement | Plan) -> NDArray[np.int64]:
-    """int64 [layers, gpus]: expert activations that each GPU serves; of a placement with copies, by `Problem.plan`."""
+    """int64 [layers, gpus]: expert activations that each GPU serves; of a placement with copies, by `Problem.plan`.
+
+    Under the objective "load" copies share their expert's load so that the fullest GPU serves as little as possible.
+    """
     gpus = problem.cluster.gpus
     if isinstance(candidate, Placement) and candidate.is_partition:
         loads = np.zeros((len(problem.workload.layers), gpus), np.int64)
         for own, sets, gpu_of in zip(loads, problem.workload.layers, candidate.primary, strict=True):
             np.add.at(own, gpu_of, sets.load)
         return loads
+    if isinstance(candidate, Placement) and problem.objective == "load":
+        layers = zip(problem.workload.layers, candidate.hosts, strict=True)
+        return np.stack([SplitProblem(sets.load, hosts).solve()[0].gpu_loads for sets, hosts in layers])
     plan = candidate if isinstance(candidate, Plan) else problem.plan(candidate)
     return np.stack([part.gpu_loads(gpus) for part in plan.dispatches])
 

@@ -7,11 +7,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moeopt import registry, storage
 from moeopt.allocation_checker import FORMAT as ALLOCATION
 from moeopt.certificate import FORMAT as CERTIFICATE
 from moeopt.dispatch import FORMAT as PLAN
-from moeopt.engine import PhysicalMap, placement_of, repeated
+from moeopt.engine import PhysicalMap, agreed, placement_of, repeated
 from moeopt.placement import FORMAT as PLACEMENT
 from moeopt.placement import Placement
 from moeopt.result import FORMAT as RESULT
@@ -151,11 +153,16 @@ def _of_map(
 ) -> Running:
     name, found = _engine_map(content)
     rows, experts, ids = found.rows, traffic.n_experts, found.layer_ids
+    if found.gpus is not None:
+        gpus = agreed("gpus", gpus, found=found.gpus)
     if gpus is None:
         raise ValueError(
             f"a map of {name} does not say which of its {rows.shape[1]} slots share a GPU: gpus is needed"
         )
     recorded = [int(layer) for layer in traffic.layer_ids]
+    if found.shared:
+        ids = tuple(sorted(set(recorded if layers is None else layers)))
+        rows = np.tile(rows, (len(ids), 1))
     if ids is None:
         named = recorded if layers is None or len(rows) != len(set(layers)) else sorted(set(layers))
         if len(rows) != len(named):

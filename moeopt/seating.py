@@ -6,8 +6,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.expert_sets import ExpertSets
 from moeopt.swaps import Room, Tally, descend, exchange, index, tallied
-from moeopt.workload import ExpertSets
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,3 +39,13 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Answer(ended.value.code, out, err)
 
     return call
+
+
+def refused(answer: Answer, *words: str) -> None:
+    """Exit code 2, nothing on standard output, and one line that says all the words."""
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith("moeopt: ")
+    assert answer.err.count("\n") == 1
+    for word in words:
+        assert word in answer.err

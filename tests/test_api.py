@@ -131,12 +131,13 @@ def test_verify_takes_objects_documents_and_files(tmp_path: Path) -> None:
 def test_an_engine_loads_what_export_writes(tmp_path: Path, engine: str) -> None:
     placement = mo.solve(PROBLEM, Linear(), stop=FREELY).placement
     assert placement is not None
-    mo.export(placement, tmp_path / "file", engine=engine)
-    loaded = registry.named_engine(engine).load(
-        (tmp_path / "file").read_bytes(), gpus=4, model=placement.model
-    )
+    path = tmp_path / f"file{registry.named_engine(engine).suffix}"
+    with pytest.raises(ValueError, match=rf"a file for {engine} must be named \*\.(json|npz)"):
+        mo.export(placement, tmp_path / "file", engine=engine)
+    mo.export(placement, path, engine=engine)
+    loaded = registry.named_engine(engine).load(path.read_bytes(), gpus=4, model=placement.model)
     assert loaded == placement
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_placement_file_is_read_back_or_named(tmp_path: Path) -> None:

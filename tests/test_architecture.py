@@ -19,6 +19,9 @@ FORMULATIONS = ROOT / "formulations" / "moeopt_formulations"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *FORMULATIONS.rglob("*.py")])
 OWN = sorted(PACKAGE.rglob("*.py"))
 HEAVY = (
+    "tokenizers",
+    "torch",
+    "transformers",
     "pymetis",
     "sklearn",
     "gurobipy",

@@ -14,6 +14,7 @@ from moeopt.blocks_checker import check_blocks
 from moeopt.certificate import Proof
 from moeopt.cluster import Cluster
 from moeopt.columns import contents
+from moeopt.expert_sets import ExpertSets
 from moeopt.inclusion import meeting_weight
 from moeopt.pricing import Prices, Relaxation, discounted
 from moeopt.problem import Problem
@@ -21,7 +22,6 @@ from moeopt.recount import cheaper_cover, discounts_of, inside_weight, lexicogra
 from moeopt.recount import meeting_weight as recounted_weight
 from moeopt.stop import Stop
 from moeopt.trace import Trace
-from moeopt.workload import ExpertSets
 from moeopt_formulations.blocks import Blocks
 
 

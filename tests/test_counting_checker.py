@@ -76,4 +76,4 @@ def test_it_needs_no_numbers_and_knows_no_cut() -> None:
         check_counting(problem, proof_of(problem, 1, dual=1)) == "counting needs no numbers, found ['dual']"
     )
     cut = Problem.from_trace(Trace(ids, 2), Cluster(1, 2, 1), objective="cut")
-    assert check_counting(cut, proof_of(cut, 1)) == "counting bounds the fan-out only"
+    assert check_counting(cut, proof_of(cut, 1)) == "counting bounds the fan-out and the load only"

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeopt.dispatch import Dispatch, Plan, cover, cover_plan, forced, touched
+from moeopt.expert_sets import ExpertSets
 from moeopt.placement import Placement
 from moeopt.trace import Trace
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 
 
 def price(gpus: tuple[int, ...], gpus_per_node: int, gpu_cost: int, node_cost: int) -> int:

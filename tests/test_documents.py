@@ -22,9 +22,11 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_verb_is_in_the_readme_and_every_verb_there_exists() -> None:
-    shown = set(re.findall(r"^moeopt (\w+)", README, re.MULTILINE)) | {"demo"}
+    shown = set(re.findall(r"^moeopt ([\w-]+)", README, re.MULTILINE)) | {"demo"}
     verbs = {
-        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+        command.name or command.callback.__name__.replace("_", "-")
+        for command in app.registered_commands
+        if command.callback
     }
     assert shown == verbs
 

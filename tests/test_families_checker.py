@@ -18,6 +18,7 @@ import moeopt.families_checker as families_checker
 import moeopt.priced_checker as priced_checker
 from moeopt.certificate import Proof
 from moeopt.cluster import Cluster
+from moeopt.expert_sets import ExpertSets
 from moeopt.families_checker import check_families
 from moeopt.families_recount import (
     COMPLETE,
@@ -33,7 +34,6 @@ from moeopt.pair_counts import PairCounts
 from moeopt.problem import Problem
 from moeopt.risk import Risk
 from moeopt.trace import Trace
-from moeopt.workload import ExpertSets
 from tests.families_strategies import tail_problems
 
 Block = tuple[int, ...]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 from moeopt.control import null
+from moeopt.expert_sets import ExpertSets
 from moeopt.generator import PRESETS, Generator
 from moeopt.trace import DECODE, PREFILL, Trace
-from moeopt.workload import ExpertSets
 from tests.strategies import same, traces
 
 SMALL = Generator(layers=2, experts=16, top_k=3, tokens=4_000, requests=40, groups=3, group_size=4, seed=7)

@@ -14,9 +14,10 @@ from scipy.optimize import linprog
 
 from moeopt.cluster import Cluster
 from moeopt.dispatch import Plan, cover_plan, touched
+from moeopt.expert_sets import ExpertSets
 from moeopt.guard import guarded, guarded_plan, least_peak, shortfall
 from moeopt.placement import Placement
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 
 Case = tuple[Workload, Cluster, Placement, NDArray[np.int64]]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from moeopt.cluster import Cluster
 from moeopt.exact import Exact
+from moeopt.expert_sets import ExpertSets
 from moeopt.heuristics.linear import Linear
 from moeopt.heuristics.lpt import Lpt
 from moeopt.heuristics.random import Random
@@ -26,7 +27,7 @@ from moeopt.reference import reference_cost
 from moeopt.stop import Stop
 from moeopt.testing import brute_force
 from moeopt.trace import Trace
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 from moeopt_formulations.assignment import Assignment
 from moeopt_formulations.blocks import Blocks
 from moeopt_formulations.pairs import Pairs

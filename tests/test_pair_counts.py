@@ -459,7 +459,6 @@ def test_the_command_line_places_and_verifies(
     for words in (
         ("profile", source),
         ("compare", source, "--gpus", 2),
-        ("convert", source, "-o", tmp_path / "trace.parquet"),
     ):
         code, _, err = run(*words)
         assert code == 2

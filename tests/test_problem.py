@@ -139,7 +139,7 @@ def problem_of(cluster: Cluster | None = None, **fields: Any) -> Problem:
         (None, {"replicas": -1}, "replicas must be a whole number, at least 0, found -1"),
         (None, {"replicas": 1.0}, r"found 1\.0"),
         (None, {"replicas": True}, "found True"),
-        (None, {"objective": "hops"}, "objective must be one of fan-out, cut, found 'hops'"),
+        (None, {"objective": "hops"}, "objective must be one of fan-out, cut, load, found 'hops'"),
         (Cluster(1, 2, 3), {"objective": "cut", "replicas": 1}, "replicas must be 0, found 1"),
         (None, {"load_tolerance": -0.1}, "load tolerance must not be negative, found -0.1"),
         (None, {"load_tolerance": "ten"}, "load tolerance must be a number, found 'ten'"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from moeopt.recording import read_trace, write_trace
+from moeopt.supplement import Supplement
 from moeopt.trace import Trace
 from tests.strategies import same, traces
 
@@ -101,7 +102,7 @@ def test_an_unknown_format_is_refused(tmp_path: Path, content: bytes, found: str
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="absent: cannot be read: No such file"):
         read_trace(tmp_path / "absent")
-    with pytest.raises(ValueError, match="a trace is a file, found a folder"):
+    with pytest.raises(ValueError, match="a folder must be of a known format"):
         read_trace(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe: a trace is a regular file"):
@@ -116,7 +117,7 @@ class Guest:
     def accepts(self, path: Path, head: bytes) -> bool:
         return head == b"PAR1 guest"
 
-    def read(self, path: Path) -> Trace:
+    def read(self, path: Path, supplement: Supplement) -> Trace:
         return TINY
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from moeopt.cluster import Cluster
+from moeopt.expert_sets import ExpertSets
 from moeopt.replay_rules import RULES, Rule, named_rule
-from moeopt.workload import ExpertSets
 
 Served = tuple[Cluster, NDArray[np.bool_], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from moeopt.cluster import Cluster
+from moeopt.expert_sets import ExpertSets
 from moeopt.judged import Judged
 from moeopt.placement import Placement
 from moeopt.splitting import Split, SplitProblem
 from moeopt.spread import reachable_cap
 from moeopt.testing import brute_force
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 from tests.splitting_strategies import split_problems
 
 HOSTS = np.array([[1, 1], [1, 0], [0, 1]], bool)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from moeopt.expert_sets import ExpertSets
 from moeopt.trace import Trace
-from moeopt.workload import ExpertSets, Workload
+from moeopt.workload import Workload
 from tests.strategies import traces
 
 

@@ -1,4 +1,5 @@
 """Placements out and in: one class an engine, found through the entry-point group `moeopt.engines`.
 
-The protocol is `moeopt.engine.Engine`: `check`, `dump`, `load`; `accepts` and `read` for files in use.
+The protocol is `moeopt.engine.Engine`: `check`, `dump`, `load`; `accepts` and `read` for files in use; `notes`
+to serve with.
 """

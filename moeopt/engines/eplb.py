@@ -1,36 +1,33 @@
 """The arrays of DeepSeek's EPLB, as a NumPy archive."""
 
 import io
-import json
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from moeopt import storage
-from moeopt.engine import KEY, PhysicalMap, equal_slots, physical_map, placement_of, table_of
+from moeopt.engine import KEY, Notes, PhysicalMap, equal_slots, numbers, physical_map, placement_of
+from moeopt.engine_files import (
+    ARRAY,
+    MOST_EXPERTS,
+    array_of,
+    document_of,
+    list_of,
+    object_with,
+    shape_of,
+    table_of,
+)
 from moeopt.placement import Placement
 
 ARRAYS = (KEY, "logical_to_physical_map", "expert_count", "layer_ids")
-MOST_BYTES, MOST_EXPERTS = 1 << 30, 1 << 20
-ZIP, ARRAY = b"PK\x03\x04", b"\x93NUMPY"
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    RuntimeError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    SyntaxError,
-    tokenize.TokenError,  # of a header that ends within brackets
-)
+MOST_BYTES = 1 << 30
+ZIP = b"PK\x03\x04"
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, LookupError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,15 @@ class Eplb:
 
     name: ClassVar[str] = "eplb"
     summary: ClassVar[str] = "arrays of DeepSeek's EPLB, .npz"
+    suffix: ClassVar[str] = ".npz"
 
     def check(self, placement: Placement, *, pad: bool = False) -> str:
         """Every GPU and layer fills the same number of slots; settings as for `dump`."""
         return equal_slots(placement, pad=pad)
 
-    def dump(self, placement: Placement, *, pad: bool = False) -> bytes:
-        """The archive. `pad` fills free slots with copies of the lowest experts the GPU lacks, else ValueError."""
-        rows = physical_map(placement, pad=pad)
+    def dump(self, placement: Placement, *, pad: bool = False, loads: ArrayLike | None = None) -> bytes:
+        """The archive. `pad` fills free slots as `moeopt.engine.padded` does; else they raise ValueError."""
+        rows = physical_map(placement, pad=pad, loads=loads)
         slots_of, counts = _inverse(rows, placement.n_experts)
         file = io.BytesIO()
         ids = np.array(placement.layer_ids, np.int64)
@@ -71,20 +69,26 @@ class Eplb:
         return file.getvalue()
 
     def accepts(self, content: bytes) -> bool:
-        """A NumPy archive with the first array, an array alone, a JSON list, or JSON with further arrays beside it."""
+        """A NumPy archive with the first array, an array of no three axes, JSON lists, JSON with arrays beside the map.
+
+        Lists alone are also the proposed form of `moeopt.engines.vllm_proposals.VLLMProposedMap`, asked after this one.
+        """
         if content.startswith(ARRAY):
-            return True
+            return len(shape_of(content) or ()) != 3  # those are of OmniPlacement
         if content.startswith(ZIP):
             return f"{KEY}.npy" in _members(content)
-        document = _json(content)
-        return isinstance(document, list) or (isinstance(document, dict) and {KEY} < set(document))
+        rows = list_of(content)
+        if rows is not None:
+            return not rows or not isinstance(rows[0], int)
+        document = object_with(content, KEY)
+        return document is not None and len(document) > 1
 
     def read(self, content: bytes) -> PhysicalMap:
         """The map; the other arrays must agree with it where they are given, slots of an expert in any order."""
         if content.startswith(ZIP):
             given = _arrays(content, [f"{name}.npy" in _members(content) for name in ARRAYS])
         elif content.startswith(ARRAY):
-            given = {KEY: _array(content)}
+            given = {KEY: array_of(content, KEY)}
         else:
             given = _tables(content)
         rows = given[KEY]
@@ -115,9 +119,20 @@ class Eplb:
         layer_ids = None if ids is None else tuple(ids.tolist())
         return PhysicalMap(rows, layer_ids, most if inverse else None)
 
+    def notes(self, placement: Placement | None, path: str) -> Notes:
+        """No server reads these arrays: they are for programs that call EPLB."""
+        remarks = numbers(self, placement)[3]
+        return Notes(
+            "deepseek-ai/EPLB d52c72d",
+            remarks=(
+                *remarks,
+                f"numpy.load({path!r}, allow_pickle=False) gives what rebalance_experts returns; no engine loads it.",
+            ),
+        )
+
     def load(self, content: bytes, *, gpus: int, nodes: int = 1, model: str = "") -> Placement:
         """The placement on `gpus` GPUs; the maps must agree with each other."""
-        rows, slots_of, counts, ids = _read(content)
+        rows, slots_of, counts, ids = _arrays(content, [True] * len(ARRAYS)).values()
         if counts.ndim != 2 or not counts.size or ids.ndim != 1:
             raise ValueError(
                 f"expert_count [layers, experts] and layer_ids [layers] do not fit: {counts.shape}, {ids.shape}"
@@ -147,14 +162,12 @@ def _inverse(rows: NDArray[np.int64], experts: int) -> tuple[NDArray[np.int64], 
     expert = np.take_along_axis(rows, order, axis=1)
     first = np.cumsum(counts, axis=1) - counts
     rank = np.arange(slots) - np.take_along_axis(first, expert, axis=1)
-    slots_of = np.full((layers, experts, int(counts.max())), -1, np.int64)
+    most = int(counts.max())
+    if layers * experts * most > MOST_BYTES // 8:
+        raise ValueError(f"{ARRAYS[1]} would be [{layers}, {experts}, {most}], more than {MOST_BYTES} bytes")
+    slots_of = np.full((layers, experts, most), -1, np.int64)
     slots_of[np.arange(layers)[:, None], expert, rank] = order
     return slots_of, counts
-
-
-def _read(content: bytes) -> list[NDArray[np.int64]]:
-    """All four arrays."""
-    return list(_arrays(content, [True] * len(ARRAYS)).values())
 
 
 def _arrays(content: bytes, wanted: Sequence[bool]) -> dict[str, NDArray[np.int64]]:
@@ -163,15 +176,14 @@ def _arrays(content: bytes, wanted: Sequence[bool]) -> dict[str, NDArray[np.int6
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
-        if missing := [name for name in names if f"{name}.npy" not in sizes]:
-            raise ValueError(f"array {missing[0]!r} is missing, found {sorted(sizes)!r:.120}")
-        if sum(sizes.values()) > MOST_BYTES:
-            raise ValueError(f"arrays must unpack to at most {MOST_BYTES} bytes, found {sum(sizes.values())}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in names}
+            if missing := [name for name in names if f"{name}.npy" not in sizes]:
+                raise ValueError(f"array {missing[0]!r} is missing, found {sorted(sizes)!r:.120}")
+            if (size := sum(sizes.values())) > MOST_BYTES:
+                raise ValueError(f"arrays must unpack to at most {MOST_BYTES} bytes, found {size}")
+            arrays = {name: archive.read(f"{name}.npy") for name in names}
     except DAMAGE as error:
         raise ValueError(f"damaged or truncated npz archive: {str(error) or type(error).__name__}") from error
-    return {name: _whole(name, array) for name, array in arrays.items()}
+    return {name: array_of(array, name) for name, array in arrays.items()}
 
 
 def _members(content: bytes) -> list[str]:
@@ -183,33 +195,11 @@ def _members(content: bytes) -> list[str]:
         return []
 
 
-def _array(content: bytes) -> NDArray[np.int64]:
-    try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except DAMAGE as error:
-        raise ValueError(f"damaged or truncated npy array: {str(error) or type(error).__name__}") from error
-    return _whole(KEY, array)
-
-
-def _whole(name: str, array: Any) -> NDArray[np.int64]:
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"array {name!r} must hold whole numbers, found {array.dtype}")
-    return np.asarray(array, np.int64)
-
-
 def _tables(content: bytes) -> dict[str, NDArray[np.int64]]:
-    document = _json(content)
+    document = document_of(content)
     if isinstance(document, list):
         return {KEY: table_of(document)}
     if not isinstance(document, dict) or KEY not in document:
         raise ValueError(f"expected a NumPy archive or array, or JSON with {KEY!r}")
     others = {name: storage.whole_numbers(document, name) for name in ARRAYS[1:] if name in document}
     return {KEY: table_of(document[KEY]), **others}
-
-
-def _json(content: bytes) -> Any:
-    """What the content is as JSON; None where it is none."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from moeopt.engine import KEY, PhysicalMap, equal_slots, physical_map, placement_of, table_of
+from moeopt.engine import KEY, Notes, PhysicalMap, equal_slots, numbers, physical_map, placement_of
+from moeopt.engine_files import document_of, object_with, table_of
 from moeopt.placement import Placement
 
 
@@ -21,6 +23,7 @@ class SGLang:
 
     name: ClassVar[str] = "sglang"
     summary: ClassVar[str] = "SGLang --init-expert-location, JSON"
+    suffix: ClassVar[str] = ".json"
 
     def check(self, placement: Placement, *, hidden_layers: int | None = None, pad: bool = False) -> str:
         """Which rule of SGLang the placement breaks; settings as for `dump`."""
@@ -30,31 +33,35 @@ class SGLang:
             return f"layer ids must be distinct and below {total} hidden layers, found {list(ids)}"
         return equal_slots(placement, pad=pad)
 
-    def dump(self, placement: Placement, *, hidden_layers: int | None = None, pad: bool = False) -> bytes:
+    def dump(
+        self,
+        placement: Placement,
+        *,
+        hidden_layers: int | None = None,
+        pad: bool = False,
+        loads: ArrayLike | None = None,
+    ) -> bytes:
         """JSON of the placement.
 
         `hidden_layers`: layers of the model, dense ones included (default: last layer id + 1). `pad` fills free slots
-        with copies of the lowest experts the GPU lacks; without it they raise ValueError.
+        as `moeopt.engine.padded` does, by `loads` [layers, experts] where given; else they raise ValueError.
         """
         if broken := self.check(placement, hidden_layers=hidden_layers, pad=pad):
             raise ValueError(broken)
-        rows = physical_map(placement, pad=pad)
+        rows = physical_map(placement, pad=pad, loads=loads)
         total = max(placement.layer_ids) + 1 if hidden_layers is None else hidden_layers
-        whole = np.tile(np.arange(rows.shape[1]) % placement.n_experts, (total, 1))
-        whole[list(placement.layer_ids)] = rows
-        return (json.dumps({KEY: whole.tolist()}) + "\n").encode()
+        all_rows = np.tile(np.arange(rows.shape[1]) % placement.n_experts, (total, 1))
+        all_rows[list(placement.layer_ids)] = rows
+        return (json.dumps({KEY: all_rows.tolist()}) + "\n").encode()
 
     def accepts(self, content: bytes) -> bool:
         """A JSON object with this one key."""
-        document = _document(content)
-        return isinstance(document, dict) and list(document) == [KEY]
+        document = object_with(content, KEY)
+        return document is not None and len(document) == 1
 
     def read(self, content: bytes) -> PhysicalMap:
         """All rows: every hidden layer by position."""
-        try:
-            document = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"not JSON: {error}") from error
+        document = document_of(content)
         if not isinstance(document, dict):
             raise ValueError(f"expected a JSON object, found {type(document).__name__}")
         if list(document) != [KEY]:
@@ -72,20 +79,32 @@ class SGLang:
         model: str = "",
     ) -> Placement:
         """The placement of the layers `layer_ids` (default: all rows; dense rows look like any other)."""
-        whole = self.read(content).rows
-        ids = tuple(range(len(whole))) if layer_ids is None else tuple(layer_ids)
+        rows = self.read(content).rows
+        ids = tuple(range(len(rows))) if layer_ids is None else tuple(layer_ids)
         for layer in ids:
-            if not 0 <= layer < len(whole):
-                raise ValueError(f"layer {layer} is not among the {len(whole)} rows")
-        experts = int(whole.max()) + 1
+            if not 0 <= layer < len(rows):
+                raise ValueError(f"layer {layer} is not among the {len(rows)} rows")
+        experts = int(rows.max()) + 1
         return placement_of(
-            whole[list(ids)], experts=experts, gpus=gpus, nodes=nodes, layer_ids=ids, model=model
+            rows[list(ids)], experts=experts, gpus=gpus, nodes=nodes, layer_ids=ids, model=model
         )
 
-
-def _document(content: bytes) -> Any:
-    """What the content is as JSON; None where it is none."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
+    def notes(self, placement: Placement | None, path: str) -> Notes:
+        """Flags of `sglang.launch_server`; ValueError unless `path` ends in .json."""
+        if not path.endswith(".json"):
+            raise ValueError(f"SGLang reads a placement from a file that ends in .json, found {path!r}")
+        gpus, _, redundant, remarks = numbers(self, placement)
+        return Notes(
+            "sglang 0.5.23",
+            (
+                *("python", "-m", "sglang.launch_server", "--model-path", "<model>"),
+                *("--tp-size", gpus, "--ep-size", gpus, "--ep-num-redundant-experts", redundant),
+                *("--init-expert-location", path),
+            ),
+            remarks=(
+                *remarks,
+                "Leave --enable-eplb off: it replaces the placement after --eplb-rebalance-num-iterations.",
+                "The file has a row for every hidden layer: export with hidden_layers where the last ones are dense.",
+                "--ep-dispatch-algorithm static (nearest copy first) or dynamic (equal) splits an expert's tokens.",
+            ),
+        )

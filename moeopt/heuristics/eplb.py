@@ -38,14 +38,15 @@ class Eplb(Heuristic):
     groups: int | None = None
     name = "eplb"
     summary = "DeepSeek's load balancer: copies of heavy experts, equal counts, even loads"
+    objectives = ("fan-out", "cut", "load")
 
     def __post_init__(self) -> None:
         if self.groups is not None and self.groups < 1:
             raise ValueError(f"groups must be at least 1, found {self.groups}")
 
     def supports(self, problem: Problem) -> str:
-        """Copies can be judged for top-k up to 16."""
-        if problem.replicas and problem.workload.top_k > 16:
+        """Copies can be judged for top-k up to 16, but for the load."""
+        if problem.replicas and problem.workload.top_k > 16 and problem.objective != "load":
             return f"top-k must be at most 16 with replicas, found {problem.workload.top_k}"
         return ""
 

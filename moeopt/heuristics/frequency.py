@@ -32,6 +32,7 @@ class Frequency(Heuristic):
     order: str = "runs"
     name = "frequency"
     summary = "experts of like frequency share a GPU: the baseline Freq. of TACG"
+    objectives = ("fan-out", "cut", "load")
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:

@@ -8,7 +8,7 @@ import numpy as np
 from moeopt.method import Heuristic
 from moeopt.placement import Placement
 from moeopt.problem import Problem
-from moeopt.reference import equal_sizes
+from moeopt.reference import linear_placement
 from moeopt.stop import Clock
 
 
@@ -18,10 +18,10 @@ class Linear(Heuristic):
 
     name = "linear"
     summary = "consecutive experts on each GPU, the engines' default"
+    objectives = ("fan-out", "cut", "load")
 
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
     ) -> Iterator[Placement]:
         """The one linear placement."""
-        sizes = equal_sizes(problem.workload.n_experts, problem.cluster.slots_of)
-        yield problem.partition(np.repeat(np.arange(len(sizes)), sizes))
+        yield linear_placement(problem)

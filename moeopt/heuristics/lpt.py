@@ -21,6 +21,7 @@ class Lpt(Heuristic):
 
     name = "lpt"
     summary = "heaviest first, equal counts: EPLB's packing without replicas"
+    objectives = ("fan-out", "cut", "load")
 
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.expert_sets import ExpertSets
 from moeopt.method import Heuristic
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.reference import equal_sizes
 from moeopt.stop import Clock
-from moeopt.workload import ExpertSets
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.exchanges import Exchanges
+from moeopt.expert_sets import ExpertSets
 from moeopt.heuristics.swap import Swap, pair_sets
 from moeopt.method import Heuristic
 from moeopt.migration import aligned
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.stop import Clock
-from moeopt.workload import ExpertSets
 
 _FREELY = Swap(restarts=1, kicks=30)
 

@@ -18,6 +18,7 @@ class Random(Heuristic):
 
     name = "random"
     summary = "one uniformly random equal partition"
+    objectives = ("fan-out", "cut", "load")
 
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None

@@ -17,6 +17,7 @@ class RoundRobin(Heuristic):
 
     name = "round-robin"
     summary = "expert e on GPU e mod G"
+    objectives = ("fan-out", "cut", "load")
 
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None

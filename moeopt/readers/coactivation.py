@@ -9,6 +9,7 @@ import numpy as np
 
 from moeopt import storage
 from moeopt.pair_counts import PairCounts
+from moeopt.supplement import Supplement
 from moeopt.workload import Workload
 
 FIELDS = ("layers", "heat", "pairs")
@@ -43,7 +44,7 @@ class Coactivation:
             start = file.read(START)
         return all(f'"{name}"'.encode() in start for name in FIELDS)
 
-    def read(self, path: Path) -> Workload:
+    def read(self, path: Path, supplement: Supplement) -> Workload:
         if (size := path.stat().st_size) > self.limit:
             raise ValueError(f"a file of pair counts may have {self.limit} bytes, found {size}")
         try:
@@ -69,9 +70,8 @@ class Coactivation:
                 raise ValueError(f"layer {layer_id}: {error}") from error
         every = np.array([tokens])
         every.setflags(write=False)
-        return Workload(
-            tuple(counted), tuple(ids), ("all",), every, storage.field(document, "model", kind=str)
-        )
+        model = storage.field(document, "model", kind=str)
+        return supplement.settled(Workload(tuple(counted), tuple(ids), ("all",), every, model))
 
 
 def _count(document: dict[str, Any], name: str) -> int:

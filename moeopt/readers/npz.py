@@ -1,17 +1,14 @@
 """Traces as NumPy archives: one array a field."""
 
-import lzma
-import zipfile
-import zlib
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.array_files import member_names, read_npz
+from moeopt.supplement import Supplement
 from moeopt.trace import Trace
 
 ARRAYS = (
@@ -49,21 +46,21 @@ class Npz:
     name: ClassVar[str] = "npz"
 
     def accepts(self, path: Path, head: bytes) -> bool:
-        return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))  # a zip archive with members, or an empty one
+        if not head.startswith(b"PK"):
+            return False
+        found = member_names(path)  # none of a damaged archive, which `read` says
+        return not found or not found.isdisjoint(("experts", "families"))
 
-    def read(self, path: Path) -> Trace:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                arrays = _arrays(archive, self.limit)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, IndexError) as error:
-            raise ValueError(
-                f"damaged or truncated npz archive: {str(error) or type(error).__name__}"
-            ) from error
-        except RuntimeError as error:  # encrypted, or a compression zipfile does not know
-            raise ValueError(f"npz archive cannot be unpacked: {error}") from error
+    def read(self, path: Path, supplement: Supplement) -> Trace:
+        found = member_names(path)
+        if found and (missing := [name for name in ARRAYS if name not in found]):
+            raise ValueError(f"array {missing[0]!r} is missing, found {sorted(found)[:16]}")
+        arrays = read_npz(path, ARRAYS, limit=self.limit)
+        if not arrays:
+            raise ValueError(f"array {ARRAYS[0]!r} is missing, found {sorted(found)}")
         if empty := [name for name in ARRAYS if not arrays[name].size and name != "experts"]:
             raise ValueError(f"array {empty[0]!r} must not be empty, found shape {arrays[empty[0]].shape}")
-        return Trace(
+        trace = Trace(
             arrays["experts"],
             _integer("n_experts", arrays["n_experts"]),
             layer_ids=arrays["layer_ids"],
@@ -74,38 +71,7 @@ class Npz:
             phase=arrays["phase"],
             model=str(_text("model", arrays["model"], axes=0)),
         )
-
-
-def _arrays(archive: zipfile.ZipFile, limit: int) -> dict[str, NDArray[Any]]:
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    if missing := [name for name in ARRAYS if name not in members]:
-        raise ValueError(f"array {missing[0]!r} is missing, found {sorted(members)[:16]}")
-    if (size := sum(members[name].file_size for name in ARRAYS)) > limit:
-        raise ValueError(f"arrays must unpack to at most {limit} bytes, found {size}")
-    return {name: _array(name, archive, members[name]) for name in ARRAYS}
-
-
-def _array(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """One member; its header is compared with its size before anything is allocated."""
-    with archive.open(info) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, TokenError) as error:
-            raise ValueError(f"array {name!r} has no readable header: {str(error)[:120]}") from error
-        if dtype.hasobject:
-            raise ValueError(f"array {name!r} must not be pickled, found dtype {dtype}")
-        size = prod(shape) * max(dtype.itemsize, 1)
-        if size != info.file_size - file.tell():
-            raise ValueError(
-                f"array {name!r} of shape {shape} and dtype {dtype} needs {size} bytes, "
-                f"found {info.file_size - file.tell()}"
-            )
-    with archive.open(info) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return supplement.settled(trace)
 
 
 def _text(name: str, array: NDArray[Any], *, axes: int) -> NDArray[np.str_]:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from moeopt.engine import Engine, physical_map, placement_of
 from moeopt.engines.eplb import ARRAYS, Eplb
 from moeopt.placement import Placement
+from tests.engine_strategies import ragged
 
 ENGINE: Engine = Eplb()
 TWO = Placement(
@@ -42,19 +42,8 @@ def archive(**changed: Any) -> bytes:
     return file.getvalue()
 
 
-@st.composite
-def padded(draw: st.DrawFn) -> Placement:
-    """Placements with equal slots, some of them free."""
-    gpus, experts, layers = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 3))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    hosts = rng.random((layers, experts, gpus)) < 0.2
-    hosts[:, np.arange(experts), rng.permutation(experts) % gpus] = True
-    slots = draw(st.integers(int(hosts.sum(axis=1).max()), experts))
-    return Placement(hosts, hosts.argmax(axis=2), gpus, slots, tuple(range(2, 2 + layers)))
-
-
 @settings(max_examples=60, deadline=None)
-@given(placement=padded())
+@given(placement=ragged())
 def test_a_padded_placement_keeps_its_copies_and_comes_back(placement: Placement) -> None:
     content = ENGINE.dump(placement, pad=True)
     back = ENGINE.load(content, gpus=placement.gpus, nodes=placement.nodes)
@@ -65,7 +54,7 @@ def test_a_padded_placement_keeps_its_copies_and_comes_back(placement: Placement
 
 
 @settings(max_examples=40, deadline=None)
-@given(placement=padded())
+@given(placement=ragged())
 def test_the_three_maps_agree(placement: Placement) -> None:
     found = arrays(ENGINE.dump(placement, pad=True))
     rows, slots_of, counts = (found[name] for name in ARRAYS[:3])

@@ -14,25 +14,9 @@ from hypothesis import strategies as st
 from moeopt.engine import Engine
 from moeopt.engines.sglang import SGLang
 from moeopt.placement import Placement
+from tests.engine_strategies import filled
 
 ENGINE: Engine = SGLang()
-
-
-@st.composite
-def filled(draw: st.DrawFn) -> Placement:
-    """Every slot of every GPU holds an expert, no expert twice on a GPU; primaries are the first hosts."""
-    gpus, experts, layers = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 3))
-    slots = draw(st.integers(-(-experts // gpus), experts))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    hosts = np.zeros((layers, experts, gpus), bool)
-    for layer in range(layers):
-        # Dealt in turn, so that every expert has a home, then filled up at random.
-        hosts[layer, rng.permutation(experts), np.arange(experts) % gpus] = True
-        for gpu in range(gpus):
-            absent = np.flatnonzero(~hosts[layer, :, gpu])
-            hosts[layer, rng.permutation(absent)[: slots - hosts[layer, :, gpu].sum()], gpu] = True
-    ids = np.sort(rng.choice(12, layers, replace=False))
-    return Placement(hosts, hosts.argmax(axis=2), 1, slots, tuple(ids.tolist()), draw(st.text(max_size=4)))
 
 
 TWO = Placement(
@@ -49,7 +33,8 @@ LOOSE = replace(TWO, slots=3)
 @given(placement=filled(), further=st.integers(0, 3))
 def test_a_placement_comes_back_from_its_file(placement: Placement, further: int) -> None:
     content = ENGINE.dump(placement, hidden_layers=placement.layer_ids[-1] + 1 + further)
-    back = ENGINE.load(content, gpus=placement.gpus, layer_ids=placement.layer_ids, model=placement.model)
+    said = {"nodes": placement.nodes, "layer_ids": placement.layer_ids, "model": placement.model}
+    back = ENGINE.load(content, gpus=placement.gpus, **said)
     assert back == placement
 
 
@@ -153,3 +138,9 @@ def test_no_content_ends_in_another_error(content: bytes, at: int) -> None:
     for attempt in (content, whole[:at], whole[:at] + content + whole[at + len(content) :]):
         with suppress(ValueError):
             ENGINE.load(attempt, gpus=2)
+
+
+def test_sglang_takes_a_path_for_a_file_by_its_ending() -> None:
+    assert ENGINE.notes(TWO, "map.json").command[-2:] == ("--init-expert-location", "map.json")
+    with pytest.raises(ValueError, match=r"ends in \.json, found 'map'"):
+        ENGINE.notes(TWO, "map")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from moeopt.cluster import Cluster
 from moeopt.columns import Columns, block_sizes, column_count, contents
 from moeopt.exact import Exact
+from moeopt.expert_sets import ExpertSets
 from moeopt.formulation import ByColumns
 from moeopt.inclusion import meeting_weight
 from moeopt.matrix import canonical, from_pyomo
@@ -23,7 +24,6 @@ from moeopt.solvers.door import Session, Status
 from moeopt.stop import Stop
 from moeopt.testing import brute_force, check_formulation
 from moeopt.trace import Trace
-from moeopt.workload import ExpertSets
 from moeopt_formulations import blocks as module
 from moeopt_formulations.blocks import Blocks
 from tests.problem_strategies import problems

@@ -14,6 +14,7 @@ import moeopt as mo
 from moeopt.pair_counts import PairCounts
 from moeopt.readers.coactivation import Coactivation
 from moeopt.recording import read_recording, read_trace, read_workload, write_trace
+from moeopt.supplement import Supplement
 from moeopt.trace import Trace
 from moeopt.workload import Workload
 from tests.readers.test_parquet import GOOD as TRACE
@@ -173,5 +174,5 @@ def test_files_past_the_limit_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
     size = path.stat().st_size
     with pytest.raises(ValueError, match=f"may have {size - 1} bytes, found {size}"):
-        Coactivation(limit=size - 1).read(path)
-    assert Coactivation(limit=size).read(path).model == "tiny"
+        Coactivation(limit=size - 1).read(path, Supplement())
+    assert Coactivation(limit=size).read(path, Supplement()).model == "tiny"

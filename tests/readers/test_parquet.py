@@ -10,6 +10,7 @@ import pytest
 
 from moeopt.readers.parquet import Parquet, encode
 from moeopt.recording import read_trace
+from moeopt.supplement import Supplement
 from moeopt.trace import Trace
 from tests.strategies import same
 
@@ -189,7 +190,7 @@ def test_sizes_past_the_limit_are_refused(tmp_path: Path, limit: int) -> None:
     pq.write_table(table, path, compression="zstd", use_dictionary=True)
     declared = pq.ParquetFile(path).metadata.row_group(0).total_byte_size
     with pytest.raises(ValueError, match=f"columns must unpack to at most {limit} bytes, found"):
-        Parquet(limit=limit).read(path)
+        Parquet(limit=limit).read(path, Supplement())
     with pytest.raises(ValueError, match=f"at most {declared} bytes, found 10000"):
-        Parquet(limit=declared).read(path)
-    assert Parquet(limit=10_000).read(path).n_tokens == 5_000
+        Parquet(limit=declared).read(path, Supplement())
+    assert Parquet(limit=10_000).read(path, Supplement()).n_tokens == 5_000
