@@ -31,6 +31,7 @@ for _module in (
     "sensitivity",
     "fronts",
     "full_plan",
+    "streaming",
     "own_search",
 ):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):

@@ -14,7 +14,7 @@ from moeopt import registry
 from moeopt.checker import check_layer
 from moeopt.cluster import Cluster
 from moeopt.exact import Exact
-from moeopt.method import Method
+from moeopt.method import Method, refusal
 from moeopt.problem import Problem
 from moeopt.relaxations.counting import counting_proof
 from moeopt.relaxations.semidefinite import semidefinite_proof
@@ -72,7 +72,7 @@ def cross(problem: Problem, *, seed: int) -> Crossing:
     for method in registry.all_methods():
         if isinstance(method, Exact) and not _at_once(method, problem):
             continue
-        if method.name == "auto" or method.supports(problem):
+        if method.name == "auto" or refusal(method, problem):
             continue
         stop = FREELY if isinstance(method, Exact) else BRIEF
         result = method.solve(problem, stop=stop, seed=seed)

@@ -100,8 +100,32 @@ def _cell(own: Sequence[Found], tolerance: float | None, scheme: str, serving: s
     return f"{saved}, {fmean(one['max_violation'] for one in values):.3f} ({len(values)})"
 
 
+def streaming(rows: Sequence[Row]) -> str:
+    """A line a size."""
+    head = ["rows, millions", "file, MiB", "plain read (CPU)", "to a workload (CPU)", "ratio (CPU)"]
+    head += ["CPU seconds a million rows", "peak, MiB", "tokens kept", "largest error of a load"]
+    lines = []
+    for one in sorted((row["found"] for row in rows), key=lambda found: found["rows"]):
+        millions = one["rows"] / 1e6
+        lines.append(
+            [
+                f"{millions:.0f}",
+                f"{one['file_mib']:.0f}",
+                f"{seconds(one['read_seconds'])} ({seconds(one['read_cpu'])})",
+                f"{seconds(one['seconds'])} ({seconds(one['cpu'])})",
+                f"{one['ratio_to_read']:.1f} ({one['cpu_ratio']:.1f})",
+                f"{one['cpu'] / millions:.2f}",
+                f"{one['peak_mib']:.0f}",
+                "all" if one["taken"] == one["tokens"] else f"{one['taken']:,} of {one['tokens']:,}",
+                percent(one["load_error"]),
+            ]
+        )
+    return drawn(head, lines)
+
+
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "replica-fronts": ("replica-fronts", replica_fronts),
     "full-plan": ("full-plan", full_plan),
+    "streaming": ("streaming", streaming),
 }
 """Name of a table to its experiment and how it is drawn."""

@@ -2,8 +2,6 @@
 
 A row is one token in one layer: 58 layers of 256 experts, top-8. Experts are drawn by a Zipf law of their rank, without
 co-activation, so that hardly a set repeats: the hardest traffic to keep.
-
-python -m benchmarks.streaming [--rows 5,10,25,50] [--json]
 """
 
 import json
@@ -12,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ import typer
 from numba import njit
 from numpy.typing import NDArray
 
+from benchmarks.run import Key, Row, Task
+from benchmarks.suite import CORES, experiment
 from moeopt.parquet_columns import FORMAT, KEY, VERSION
 from moeopt.readers.parquet import ROWS
 from moeopt.streaming import stream_workload
@@ -29,8 +30,10 @@ from moeopt.streaming import stream_workload
 LAYERS, EXPERTS, TOP_K, FAMILIES = 58, 256, 8, ("code", "math", "chat", "general")
 EXPONENT = 0.5  # of the Zipf law: the busiest of 256 experts has eight times the mean load
 DRAWS = 1 << 14  # entries of the table that ids are drawn from
-CORES = 2
+MEMORY = 2 << 30
+MILLIONS = (5, 10, 15, 25, 50)  # of rows
 STEPS = ("read", "stream")
+SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,24 @@ class Measured:
     def cpu_ratio(self) -> float:
         """The same of CPU time."""
         return self.cpu / self.read_cpu
+
+
+@experiment("streaming")
+def streaming_sizes() -> Iterable[Task]:
+    """Files of 5 to 50 million rows, a token in a layer each, to a workload in 2 GiB; a plain read beside it."""
+    for millions in MILLIONS:
+        case = f"zipf, {LAYERS} x {EXPERTS}, top-{TOP_K}, {millions} million rows"
+        key = Key(case, None, "stream_workload", 0, f"{MEMORY >> 20} MiB")
+        yield Task(key, measure_size, (round(millions * 1e6 / LAYERS), key), SECONDS)
+
+
+def measure_size(tokens: int, key: Key) -> list[Row]:
+    """Write a file of so many tokens, then both steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.parquet"
+        write_file(path, tokens=tokens)
+        found = measure(path)
+    return [key.row("done", **vars(found), ratio_to_read=found.ratio, cpu_ratio=found.cpu_ratio)]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -144,12 +165,12 @@ def read_plainly(path: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - worked, "rows": rows}
 
 
-def stream_file(path: Path, *, memory: int, workers: int) -> dict[str, Any]:
+def stream_file(path: Path) -> dict[str, Any]:
     """Seconds to the finished workload; kernels are loaded before the clock starts."""
-    stream_workload(path, layer_ids=[0], memory=memory, most_sets=1024)
+    stream_workload(path, layer_ids=[0], memory=MEMORY, most_sets=1024)
     begun, worked = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(workers) as executor:
-        found = stream_workload(path, memory=memory, executor=executor)
+    with ThreadPoolExecutor(CORES) as executor:
+        found = stream_workload(path, memory=MEMORY, executor=executor)
     workload = found.workload
     seconds, cpu = time.perf_counter() - begun, time.process_time() - worked
     return {
@@ -161,12 +182,11 @@ def stream_file(path: Path, *, memory: int, workers: int) -> dict[str, Any]:
     }
 
 
-def measure(path: Path, *, memory: int, workers: int) -> Measured:
+def measure(path: Path) -> Measured:
     """Both steps, each in a process of its own; both find the file in the page cache: it was written just before."""
     answers = {}
     for step in STEPS:
-        command = [sys.executable, "-m", "benchmarks.streaming", "--file", str(path), "--step", step]
-        command += ["--memory-mib", str(memory >> 20), "--workers", str(workers)]
+        command = [sys.executable, "-m", "benchmarks.streaming", str(path), step]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         answers[step] = json.loads(text)
     read, stream = answers["read"], answers["stream"]
@@ -185,65 +205,14 @@ def measure(path: Path, *, memory: int, workers: int) -> Measured:
     )
 
 
-def drawn_up(found: list[Measured]) -> list[str]:
-    """A line for each size."""
-    heads = [
-        "rows, millions",
-        "file, MiB",
-        "plain read, s (CPU)",
-        "file to workload, s (CPU)",
-        "ratio (CPU)",
-        "CPU s per million rows",
-        "peak, MiB",
-        "tokens kept",
-        "error of loads",
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for one in found:
-        millions = one.rows / 1e6
-        cells = (
-            f"{millions:.1f}",
-            f"{one.file_mib:.0f}",
-            f"{one.read_seconds:.1f} ({one.read_cpu:.1f})",
-            f"{one.seconds:.1f} ({one.cpu:.1f})",
-            f"{one.ratio:.1f} ({one.cpu_ratio:.1f})",
-            f"{one.cpu / millions:.2f}",
-            f"{one.peak_mib:.0f}",
-            f"{one.taken:,} of {one.tokens:,}",
-            f"{100 * one.load_error:.2g} %",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 def main(
-    rows: Annotated[str, typer.Option(help="Millions of rows of each file.")] = "5,10,25,50",
-    memory_mib: Annotated[int, typer.Option(help="Memory of the pass.")] = 2048,
-    workers: Annotated[int, typer.Option(help="Threads of the pass.")] = CORES,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-    file: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    step: Annotated[str, typer.Option(hidden=True)] = "stream",
+    file: Annotated[Path, typer.Argument(help="The trace.")],
+    step: Annotated[str, typer.Argument(help="read or stream.")],
 ) -> None:
-    """Measure each size in processes of its own, smallest first."""
-    memory = memory_mib << 20
-    if file is not None:
-        answer = read_plainly(file) if step == "read" else stream_file(file, memory=memory, workers=workers)
-        answer["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        typer.echo(json.dumps(answer))
-        return
-    found = []
-    for millions in sorted(float(part) for part in rows.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "trace.parquet"
-            write_file(path, tokens=round(millions * 1e6 / LAYERS))
-            found.append(measure(path, memory=memory, workers=workers))
-    if as_json:
-        typer.echo(
-            json.dumps([vars(one) | {"ratio": one.ratio, "cpu_ratio": one.cpu_ratio} for one in found])
-        )
-        return
-    for line in drawn_up(found):
-        typer.echo(line)
+    """One step in this process, as JSON: `measure` starts one for each."""
+    answer = read_plainly(file) if step == "read" else stream_file(file)
+    answer["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    typer.echo(json.dumps(answer))
 
 
 if __name__ == "__main__":

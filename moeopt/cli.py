@@ -17,6 +17,7 @@ from moeopt.deploy_cli import deploy_notes
 from moeopt.export_cli import export
 from moeopt.migration_cli import moves
 from moeopt.place_cli import place
+from moeopt.profile_cli import profile
 from moeopt.replay_cli import replay
 from moeopt.terminal import progress, show
 
@@ -48,17 +49,8 @@ def demo(
     show(answer, draw, as_json=as_json)
 
 
-@app.command()
-def profile(trace: flags.TraceFile, layers: flags.Layers = None, as_json: flags.AsJson = False) -> None:
-    """Loads, families and phases of a trace."""
-    from moeopt import characteristics, tables
-    from moeopt.options import recorded
-
-    answer = characteristics.profile(recorded(trace, layers))
-    show(answer.to_dict(), lambda: tables.profiled(answer), as_json=as_json)
-
-
 app.command()(convert)
+app.command()(profile)
 app.command()(place)
 app.command()(certify)
 app.command()(compare)

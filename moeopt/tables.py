@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from moeopt.characteristics import Profile
 from moeopt.comparison import Evaluation, Row
 
 
@@ -101,42 +100,6 @@ def evaluated(result: Evaluation) -> Table:
     if result.broken:
         table.add_row("broken rule", result.broken)
     return table
-
-
-def profiled(profile: Profile) -> list[Table]:
-    """A trace in three tables."""
-    layers = Table(title=f"{profile.model or 'trace'}: layers", title_justify="left")
-    for name in (
-        "layer",
-        "max load / mean",
-        "idle experts",
-        "distinct sets",
-        "families r",
-        "prefill-decode r",
-    ):
-        layers.add_column(name, justify="right")
-    for layer in profile.layers:
-        layers.add_row(
-            str(layer.layer),
-            number(layer.max_over_mean, ".2f"),
-            str(layer.idle),
-            str(layer.distinct_sets),
-            number(layer.family_correlation, ".2f"),
-            number(layer.phase_correlation, ".2f"),
-        )
-    layers.caption = "max / mean: busiest expert; r: Pearson correlation of expert loads"
-    layers.caption_justify = "left"
-    families = Table(title="Families", title_justify="left")
-    families.add_column("family")
-    families.add_column("tokens", justify="right")
-    for name, tokens in profile.families.items():
-        families.add_row(name, f"{tokens:,}")
-    similar = Table(title="Similarity of families", title_justify="left")
-    similar.add_column("families")
-    similar.add_column("r", justify="right")
-    for name, value in profile.similarity.items():
-        similar.add_row(name, number(value, ".2f"))
-    return [layers, families, similar] if profile.similarity else [layers, families]
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -144,6 +144,8 @@ def problems(case: str) -> tuple[Problem, ...]:
         {"tail": "0"},
         {"incumbent": free.partition(seats[: trace.n_experts]), "max_moves": 2},
         {"objective": "cut"},
+        {"objective": "load"},
+        {"objective": "load", "replicas": room},
         {"family_weights": {trace.families[int(trace.family[0])]: 1}},
     ]
     found = [free, *(replace(free, **fields) for fields in varied)]
@@ -203,8 +205,11 @@ def test_every_heuristic_places_it_or_finds_nothing_or_refuses_by_a_reason(
 @pytest.mark.parametrize("replicas", [0, 3])
 def test_a_family_that_is_named_and_has_no_tokens_changes_nothing(method: Heuristic, replicas: int) -> None:
     experts = drawn(experts=6, k=2)
+    objective = method.objectives[0]
     known, more = (
-        Problem.from_trace(trace_of(experts, 6, **of_two(24, *names)), ROOMY, replicas=replicas)
+        Problem.from_trace(
+            trace_of(experts, 6, **of_two(24, *names)), ROOMY, replicas=replicas, objective=objective
+        )
         for names in (("code", "math"), ("code", "silent", "math"))
     )
     if not method.supports(known):

@@ -18,7 +18,7 @@ from moeopt import registry
 from moeopt.dispatch import Dispatch, Plan
 from moeopt.exact import Exact
 from moeopt.heuristics.linear import Linear
-from moeopt.method import Incumbent, Method
+from moeopt.method import Incumbent, Method, refusal
 from moeopt.model_method import ModelMethod
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -138,14 +138,21 @@ def tiny(name: str) -> list[Problem]:
     return [problem for problem in found if len(problem.workload.layers) == 1]
 
 
+def even(problem: Problem) -> Problem:
+    """The same traffic, slots and copies, for the fullest GPU."""
+    cluster = replace(problem.cluster, speeds=1)
+    return Problem(problem.workload, cluster, problem.replicas, problem.family_weights, "load")
+
+
 def stated_by(method: Method) -> st.SearchStrategy[Problem]:
     """Any problem; where the method treats one in a thousand, those that the tiny instances find for it."""
-    if not isinstance(method, Exact):
-        return any_problems().filter(lambda problem: not method.supports(problem))
-    return st.one_of(
-        st.sampled_from(tiny(method.name)),
-        any_problems().filter(lambda problem: not method.supports(problem)),
-    )
+    usual = any_problems().filter(lambda problem: not refusal(method, problem))
+    if isinstance(method, Exact):
+        return st.one_of(st.sampled_from(tiny(method.name)), usual)
+    if "load" not in method.objectives:
+        return usual
+    level = any_problems().map(even).filter(lambda problem: not refusal(method, problem))
+    return st.one_of(usual, level) if "fan-out" in method.objectives else level
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -41,9 +41,10 @@ def test_counts_are_placed_for_even_loads(run: Run, tmp_path: Path) -> None:
     assert run("place", out, "--gpus", 2, "--objective", "load", "--workers", 1).code == 0
 
 
-def test_loads_have_no_profile_of_tokens(run: Run, tmp_path: Path) -> None:
+def test_loads_have_a_profile_and_no_comparison_on_tokens(run: Run, tmp_path: Path) -> None:
     write_recording(load_workload([[3, 4]], layer_ids=[0]), tmp_path / "loads.json")
-    refused(run("profile", tmp_path / "loads.json"), "found a workload without tokens")
+    assert run("profile", tmp_path / "loads.json").code == 0
+    refused(run("compare", tmp_path / "loads.json", "--gpus", 2), "found a workload without tokens")
 
 
 def test_a_manifest_of_another_recording_is_refused(run: Run, tmp_path: Path) -> None:

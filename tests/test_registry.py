@@ -13,7 +13,7 @@ from moeopt.exact import Exact
 
 HEURISTICS = ("auto", "linear", "lpt", "random", "replicate", "round-robin", "swap", "swap-cut")
 FORMULATIONS = ("assignment", "blocks", "pairs")
-ENGINES = ("eplb", "sglang")
+ENGINES = ("eplb", "omniplacement", "plain", "sglang", "tensorrt-llm", "vllm", "vllm-ascend")
 
 
 @pytest.mark.parametrize("name", HEURISTICS + FORMULATIONS)
@@ -41,7 +41,7 @@ def test_unknown_names_list_the_known(name: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"no method is named {name!r}; known are ")) as error:
         registry.named_method(name)
     assert all(known in str(error.value) for known in HEURISTICS + FORMULATIONS)
-    with pytest.raises(ValueError, match=re.escape(f"no engine is named {name!r}; known are eplb, sglang")):
+    with pytest.raises(ValueError, match=re.escape(f"no engine is named {name!r}; known are {ENGINES[0]}")):
         registry.named_engine(name)
 
 

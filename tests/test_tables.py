@@ -56,7 +56,6 @@ def test_a_comparison_with_and_without_held_out_requests() -> None:
 def test_an_evaluation_and_a_profile() -> None:
     crowded = mo.Placement.partition([[0] * 8] * 2, mo.Cluster.of(gpus=4, slots=2), layer_ids=(0, 1))
     assert "broken rule" in drawn(tables.evaluated(mo.evaluate(crowded, TRACE)))
-    assert "code ~ math" in drawn(*tables.profiled(mo.profile(TRACE)))
 
 
 def test_cells() -> None:
