@@ -1,9 +1,13 @@
 """Words of the command line turned into numbers; ValueError says what was wrong with which word."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moeopt.api import read_placement
 from moeopt.cluster import Cluster
@@ -15,6 +19,9 @@ from moeopt.problem import Problem
 from moeopt.recording import read_recording, read_trace
 from moeopt.trace import Trace
 from moeopt.workload import Workload
+
+if TYPE_CHECKING:
+    from moeopt.streamed import Streamed
 
 
 def layer_list(text: str | None, *, flag: str = "--layers") -> list[int] | None:
@@ -88,6 +95,20 @@ def recorded_traffic(path: Path, layers: str | None) -> Trace | Workload:
         return found.only(wanted) if isinstance(found, Workload) else found.layers(wanted)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def data_set(
+    path: Path, layers: str | None, *, follow: Callable[[str, int], Callable[[], object]]
+) -> Streamed | None:
+    """A folder of Parquet files, counted in one pass, the layers that `--layers` names; None of anything else."""
+    from moeopt.readers.shards import Shards
+
+    if not path.is_dir() or not Shards().accepts(path, b""):
+        return None
+    from moeopt.streaming import stream_workload
+
+    with ThreadPoolExecutor(available_cores()) as executor:
+        return stream_workload(path, layer_ids=layer_list(layers), executor=executor, follow=follow)
 
 
 def even_slots(copies: int, gpus: int) -> int:

@@ -56,7 +56,7 @@ def place(
 
     from moeopt import registry, storage, tables
     from moeopt.api import solve
-    from moeopt.options import recorded_traffic, stated, with_solver, worker_count
+    from moeopt.options import data_set, recorded_traffic, stated, with_solver, worker_count
     from moeopt.parallel import processes
     from moeopt.stop import Stop
     from moeopt.summary import summarise
@@ -67,7 +67,10 @@ def place(
     if output is not None and output == certificate:
         raise ValueError(f"{output}: placement and certificate need files of their own")
     chosen, stop = with_solver(registry.named_method(method), solver), Stop(seconds=seconds)
-    traffic = recorded_traffic(trace, layers)
+    with progress(quiet=as_json) as follow:
+        counted = data_set(trace, layers, follow=follow)
+    traffic = recorded_traffic(trace, layers) if counted is None else counted.workload
+    sampled = "" if counted is None or counted.exact else "; ".join(counted.statement())
     problem, note = stated(
         traffic,
         path=trace,
@@ -103,7 +106,7 @@ def place(
             on_news=bar.hear,
         )
     answer = summarise(problem, result, seconds=time.perf_counter() - begun)
-    answer["message"] = "; ".join(text for text in (answer["message"], note) if text)
+    answer["message"] = "; ".join(text for text in (answer["message"], note, sampled) if text)
     if output is not None and result.placement is not None:
         storage.write_json(output, result.placement.to_dict())
     if certificate is not None and result.certificate is not None:

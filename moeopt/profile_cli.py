@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moeopt import flags
-from moeopt.terminal import check_folder, show
+from moeopt.terminal import check_folder, progress, show
 
 if TYPE_CHECKING:
     from moeopt.placement import Placement
@@ -29,12 +29,14 @@ def profile(
 ) -> None:
     """Loads, families, phases, co-activation and drift of any recording."""
     from moeopt import characteristics
-    from moeopt.options import recorded_traffic
+    from moeopt.options import data_set, recorded_traffic
 
     if placement is not None and html is None:
         raise ValueError("--placement orders the figures of a page: --html is needed")
     check_folder(html)
-    traffic, placed = recorded_traffic(trace, layers), _placed(placement)
+    with progress(quiet=as_json) as follow:
+        counted = data_set(trace, layers, follow=follow)
+    traffic, placed = recorded_traffic(trace, layers) if counted is None else counted, _placed(placement)
     try:
         found = characteristics.profile(traffic)
     except ValueError as error:

@@ -19,7 +19,7 @@ from moeopt.torch_archive import DAMAGE, opening, read_archive
 from moeopt.workload import Workload
 
 HISTORY, STEP = "load_history", "logical_expert_load"
-OTHERS = ("experts", "router_logits")  # arrays of other formats, or how their names begin
+OTHERS = ("experts", "router_logits", "attention_mask")  # arrays of other formats, or how their names begin
 NESTED = re.compile(rb"\s*\[\s*\[\s*-?[0-9]")
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 START = 1 << 20  # bytes in which a history says what it is
