@@ -104,7 +104,7 @@ class SGLang:
             remarks=(
                 *remarks,
                 "Leave --enable-eplb off: it replaces the placement after --eplb-rebalance-num-iterations.",
-                "The file has a row for every hidden layer: export with hidden_layers where the last ones are dense.",
+                "The file has a row for every hidden layer: export with --hidden-layers where the last ones are dense.",
                 "--ep-dispatch-algorithm static (nearest copy first) or dynamic (equal) splits an expert's tokens.",
             ),
         )
