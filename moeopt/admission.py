@@ -52,6 +52,16 @@ def _check_even(problem: Problem) -> None:
         )
     if problem.tail is not None:
         raise ValueError(f'objective "load" has no cost by family: tail must be None, found {problem.tail}')
+    if problem.family_weights is not None and len(problem.workload.layers) > 1:
+        totals = [
+            sets.weighted_load(sets.counts).sum(axis=0) for sets in problem.workload.layers if not sets.paired
+        ]
+        for layer, total in zip(problem.workload.layer_ids, totals, strict=False):
+            if (total != totals[0]).any():
+                raise ValueError(
+                    f"family weights need layers that count the same traffic: layer {layer} counts {total.tolist()} "
+                    f"activations by family, layer {problem.workload.layer_ids[0]} {totals[0].tolist()}"
+                )
     speeds = problem.cluster.speeds_of
     if speeds.min() != speeds.max():
         raise ValueError(

@@ -34,6 +34,7 @@ def convert(
     """Write a recording of any known format as a trace (Parquet); counts without tokens as a workload (JSON)."""
     from moeopt.options import layer_list
     from moeopt.recording import read_recording, write_recording
+    from moeopt.running import ranges
     from moeopt.supplement import Supplement
     from moeopt.trace import Trace
 
@@ -42,5 +43,9 @@ def convert(
     found = read_recording(source, supplement=supplement, manifest=manifest)
     write_recording(found, output)
     tokens = found.n_tokens if isinstance(found, Trace) else int(found.tokens.sum())
-    kind = "tokens" if isinstance(found, Trace) else "tokens, counts alone"
-    typer.echo(f"{output}: {tokens:,} {kind}, {len(found.layer_ids)} layers x {found.n_experts} experts")
+    kind = "tokens" if isinstance(found, Trace) else "tokens or activations, counts alone"
+    layers_read = ranges([int(layer) for layer in found.layer_ids])
+    typer.echo(
+        f"{output}: {tokens:,} {kind}, {len(found.layer_ids)} layers x {found.n_experts} experts, "
+        f"layers {layers_read}"
+    )

@@ -30,7 +30,7 @@ def deploy_notes(
 
     chosen = registry.named_engine(engine)
     placed = None if placement is None else read_placement(placement)
-    path = file or f"placement{chosen.suffix}"
+    path = file or f"exported{chosen.suffix}"
     try:
         found: Notes = chosen.notes(placed, path)
     except ValueError as error:

@@ -135,7 +135,8 @@ def _header(file: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
             raise ValueError(f"version {version} of the format is not known")
         shape, _, dtype = read(file)
     except HEADER_DAMAGE as error:
-        raise ValueError(f"damaged or truncated npy array: {str(error)[:120]}") from error
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"damaged or truncated npy array: {reason}") from error
     if any(isinstance(axis, bool) or axis < 0 for axis in shape):
         raise ValueError(f"damaged npy array: shape {shape!r:.60}")
     return shape, dtype

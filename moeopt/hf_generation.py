@@ -40,6 +40,10 @@ def record(
         raise ValueError(
             f"batch must be positive and max_new_tokens not negative, found {batch}, {max_new_tokens}"
         )
+    if not isinstance(prompts, Mapping) or any(isinstance(texts, str) for texts in prompts.values()):
+        raise ValueError(
+            "prompts must be lists of texts or token ids by family: {'code': ['def f(x):', ...]}"
+        )
     if not any(len(texts) for texts in prompts.values()):
         raise ValueError(f"there must be a prompt, found families {list(prompts)} without any")
     with Recorder(model, name=name) as recorder:

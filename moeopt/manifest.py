@@ -21,6 +21,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, TextIO
 
 import numpy as np
@@ -128,7 +129,10 @@ def columns_of(path: Path) -> tuple[str, ...]:
 
 def lines_of(path: Path) -> Iterator[Line]:
     """Lines of a manifest one by one; ValueError names the line."""
-    if (size := path.stat().st_size) > LIMIT:
+    about = path.stat()
+    if not S_ISREG(about.st_mode):  # a pipe would be waited for, a device never ends
+        raise ValueError("a manifest is a regular file, found something else")
+    if (size := about.st_size) > LIMIT:
         raise ValueError(f"a manifest may have {LIMIT} bytes, found {size}")
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:

@@ -1,8 +1,10 @@
 """Columns of a trace in Parquet, checked before they are decoded: see `moeopt.readers.parquet` for the layout."""
 
 import json
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ __all__ = [
     "KEY",
     "TOKEN_COLUMNS",
     "VERSION",
+    "check_pages",
     "check_types",
     "damage_named",
     "layer_columns",
@@ -24,6 +27,10 @@ __all__ = [
 
 KEY, FORMAT, VERSION = b"moeopt", "moeopt-trace", 1
 TOKEN_COLUMNS = ("request", "position", "phase", "family")
+MAGIC = b"PAR1"
+FREE = 1 << 23  # values, and bytes divided by 8, that any file may hold; more only in proportion to its size
+PER_BYTE = 32  # values of a byte of the file: real ids take half a byte at least
+NESTED = 16  # structures of Thrift in one another
 
 
 @contextmanager
@@ -36,6 +43,111 @@ def damage_named() -> Iterator[None]:
     except (pa.ArrowException, OSError, OverflowError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"damaged or truncated Parquet file: {first[:200]}") from error
+
+
+def check_pages(path: Path) -> None:
+    """Hold what the pages of a file would unpack to against its size, before pyarrow allocates it.
+
+    Footers state sizes that pages need not keep, and a page of a few bytes may stand for 10^9 values, so the header of
+    every page is read: 20 microseconds each. ValueError for a damaged one, and for a file that would unpack to more
+    than 32 values, or 256 bytes, a byte. Source: apache/parquet-format, parquet.thrift and the compact protocol.
+    """
+    with path.open("rb") as file:
+        if (size := path.stat().st_size) < 12:
+            raise ValueError(f"damaged or truncated Parquet file: {size} bytes")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            try:
+                values, unpacked = _unpacked(content)
+            except (LookupError, TypeError) as error:
+                raise ValueError("damaged or truncated Parquet file: footer or page header") from error
+    most = max(FREE, PER_BYTE * size)
+    if values > most or unpacked > 8 * most:
+        raise ValueError(
+            f"{size} bytes may unpack to {most} values and {8 * most} bytes, found {values} and {unpacked}"
+        )
+
+
+def _unpacked(content: mmap.mmap) -> tuple[int, int]:
+    """(values, bytes) of all pages, by their headers."""
+    length = int.from_bytes(content[-8:-4], "little")
+    if content[-4:] != MAGIC or length > len(content) - 12:
+        raise ValueError(
+            f"damaged or truncated Parquet file: a footer of {length} bytes, found {content[-4:]!r}"
+        )
+    footer, _ = _struct(content, len(content) - 8 - length)
+    values = unpacked = 0
+    for group in footer.get(4, []):
+        for chunk in group[1]:
+            about = chunk[3]
+            at = min(about[9], about.get(11) or about[9])
+            left = about[5]
+            while left > 0:
+                page, begin = _struct(content, at)
+                count = page[5][1] if 5 in page else page[8][1] if 8 in page else 0
+                if page[2] < 0 or page[3] < 0 or count < 0:
+                    raise ValueError("damaged or truncated Parquet file: a page of negative size")
+                values, unpacked, left = values + count, unpacked + page[2], left - count
+                at = begin + page[3]
+    return values, unpacked
+
+
+def _struct(content: mmap.mmap, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
+    """(fields by number, end) of a structure of Thrift; IndexError behind the end of the file."""
+    fields: dict[int, Any] = {}
+    number = 0
+    if at < 0 or depth > NESTED:
+        raise IndexError(at)
+    while (head := content[at]) != 0:
+        at += 1
+        kind = head & 15
+        if head >> 4:
+            number += head >> 4
+        else:
+            number, at = _number(content, at)
+        if kind in (1, 2):
+            fields[number] = kind == 1
+        else:
+            fields[number], at = _value(content, at, kind, depth)
+    return fields, at + 1
+
+
+def _value(content: mmap.mmap, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (1, 2, 3):  # a boolean of a list, or a byte
+        return content[at], at + 1
+    if kind in (4, 5, 6):
+        return _number(content, at)
+    if kind == 7:
+        return None, at + 8
+    if kind == 8:
+        size, at = _natural(content, at)
+        return None, at + size
+    if kind == 9:
+        size, inner, at = content[at] >> 4, content[at] & 15, at + 1
+        if size == 15:
+            size, at = _natural(content, at)
+        found = []
+        for _ in range(size):
+            one, at = _value(content, at, inner, depth + 1)
+            found.append(one)
+        return found, at
+    if kind == 12:
+        return _struct(content, at, depth + 1)
+    raise IndexError(kind)  # sets and maps, of which the format has none
+
+
+def _natural(content: mmap.mmap, at: int) -> tuple[int, int]:
+    found = shift = 0
+    while (byte := content[at]) & 128:
+        found |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if shift > 63:
+            raise IndexError(shift)
+    return found | byte << shift, at + 1
+
+
+def _number(content: mmap.mmap, at: int) -> tuple[int, int]:
+    found, at = _natural(content, at)
+    return (found >> 1) ^ -(found & 1), at
 
 
 def metadata_of(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:

@@ -14,14 +14,15 @@ A `.npz` archive, uncompressed, without pickled objects:
 import io
 import json
 import zipfile
-import zlib
+from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moeopt import storage
-from moeopt.array_files import array_content
+from moeopt.array_files import DAMAGED, array_content, check_unpacked
 from moeopt.set_tallies import SetTally, order_of, packing
 from moeopt.storage import PathLike
 from moeopt.streamed import Streamed
@@ -64,26 +65,27 @@ def write_streamed(streamed: Streamed, path: PathLike) -> None:
 def read_streamed(path: PathLike) -> Streamed:
     """Inverse of `write_streamed`, checked; ValueError names the file and what does not fit."""
     try:
+        if not S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
+            raise ValueError("counts are a regular file, found something else")
         with zipfile.ZipFile(path) as archive:
             return _read(archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, IndexError, RuntimeError, NotImplementedError) as error:
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (*DAMAGED, RuntimeError) as error:
         raise ValueError(
             f"{path}: damaged or truncated archive: {str(error) or type(error).__name__}"
         ) from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def _read(archive: zipfile.ZipFile) -> Streamed:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    if (size := sum(info.file_size for info in members.values())) > LIMIT:
-        raise ValueError(f"arrays must unpack to at most {LIMIT} bytes, found {size}")
+    check_unpacked(members.values(), packed=archive.start_dir, limit=LIMIT)
 
     def array(name: str, dtype: type, *shape: int | None) -> NDArray[Any]:
         if name not in members:
-            raise ValueError(f"array {name!r} is missing, found {sorted(members)[:16]}")
+            raise ValueError(f"array {name!r} is missing, found {sorted(members)[:16]!s:.200}")
         with archive.open(members[name]) as file:
             found = array_content(file, name=name, size=members[name].file_size)
         fits = len(found.shape) == len(shape) and all(

@@ -69,8 +69,14 @@ def place(
     chosen, stop = with_solver(registry.named_method(method), solver), Stop(seconds=seconds)
     with progress(quiet=as_json) as follow:
         counted = data_set(trace, layers, follow=follow)
-    traffic = recorded_traffic(trace, layers) if counted is None else counted.workload
-    sampled = "" if counted is None or counted.exact else "; ".join(counted.statement())
+    sampled = ""
+    if counted is None:
+        traffic = recorded_traffic(trace, layers)
+    elif objective == "load":
+        traffic = counted.load_counts  # of all tokens
+    else:
+        traffic = counted.workload
+        sampled = "" if counted.exact else "; ".join(counted.statement())
     problem, note = stated(
         traffic,
         path=trace,

@@ -148,12 +148,23 @@ class Placement:
         slots = storage.field(document, "slots", kind=(int, list))
         ids = storage.field(document, "layer_ids", kind=list)
         lists = storage.field(document, "hosts", kind=list)
-        if experts < 1 or gpus < 1 or len(lists) != len(ids) or experts * gpus * len(ids) > 1 << 32:
+        if experts < 1 or gpus < 1 or len(lists) != len(ids) or experts * gpus * len(ids) > 1 << 30:
             raise ValueError(
                 f"hosts must list {len(ids)} layers of {gpus} GPUs and {experts} experts, found {len(lists)} layers"
             )
         if not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in ids):
             raise ValueError(f"layer_ids must be whole numbers, found {ids!r:.80}")
+        listed = sum(
+            len(held)
+            for layer in lists
+            if isinstance(layer, list)
+            for held in layer
+            if isinstance(held, list)
+        )
+        if experts > listed:
+            raise ValueError(
+                f"hosts must list all {experts} experts, found {listed} ids in {len(ids)} layers"
+            )
         hosts = np.zeros((len(ids), experts, gpus), bool)
         for index, layer in enumerate(lists):
             if not isinstance(layer, list) or len(layer) != gpus:

@@ -58,7 +58,7 @@ def read_trace(
     if isinstance(found, Workload):
         raise ValueError(
             f"{path}: a trace holds the experts of every token, found a workload without tokens: "
-            "read it with moeopt.read_workload; of the command line, place and verify take it"
+            "read it with moeopt.read_workload; of the command line, place, certify, verify and profile take it"
         )
     return found
 
@@ -74,9 +74,9 @@ def read_recording(
 ) -> Trace | Workload:
     """What a file or a folder of files holds, told from the content; raises ValueError as `read_trace` does."""
     source = Path(path)
-    if source.exists() and not source.is_file() and not source.is_dir():
-        raise ValueError(f"{source}: a trace is a regular file or a folder of files, found something else")
     try:
+        if source.exists() and not source.is_file() and not source.is_dir():
+            raise ValueError("a trace is a regular file or a folder of files, found something else")
         found = _reader(source).read(source, supplement or Supplement())
     except OSError as error:
         raise ValueError(f"{source}: cannot be read: {error.strerror or error}") from error

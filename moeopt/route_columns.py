@@ -61,12 +61,14 @@ def known_meaning(name: str) -> str:
 def meanings(names: Iterable[str]) -> dict[str, str]:
     """What each column holds, ignored ones left out; ValueError for an unknown one and for two that hold the same."""
     found: dict[str, str] = {}
+    named: dict[str, str] = {}
     for name in names:
         if (meaning := meaning_of(name)) == "":
             continue
-        for other in (other for other, held in found.items() if held == meaning):
-            raise ValueError(f"columns {other!r:.60} and {name!r:.60} both hold {meaning}")
+        if meaning in named:
+            raise ValueError(f"columns {named[meaning]!r:.60} and {name!r:.60} both hold {meaning}")
         found[name] = meaning
+        named[meaning] = name
     return found
 
 

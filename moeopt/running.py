@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,13 @@ def ranges(layers: Sequence[int]) -> str:
 
 
 def _content(path: Path) -> bytes:
-    if path.is_dir():
-        raise ValueError("a placement is a file, found a folder")
     try:
-        if (size := path.stat().st_size) > MOST_BYTES:
+        if path.is_dir():
+            raise ValueError("a placement is a file, found a folder")
+        about = path.stat()
+        if not S_ISREG(about.st_mode):  # a pipe would be waited for, a device never ends
+            raise ValueError("a placement is a regular file, found something else")
+        if (size := about.st_size) > MOST_BYTES:
             raise ValueError(f"a placement has at most {MOST_BYTES} bytes, found {size}")
         return path.read_bytes()
     except OSError as error:
@@ -107,7 +111,7 @@ def _placement(document: dict[str, Any]) -> Placement:
         return Placement.from_dict(document)
     if kind not in CARRIERS:
         known = ", ".join((PLACEMENT, *CARRIERS))
-        raise ValueError(f"format must be one with a placement ({known}), found {kind!r}")
+        raise ValueError(f"format must be one with a placement ({known}), found {kind!r:.80}")
     storage.expect(document, kind=kind)
     held = storage.field(document, "placement", kind=(dict, type(None)))
     if held is None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PathLike = str | os.PathLike[str]
+LIMIT = 1 << 30  # bytes of a document
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -51,9 +53,18 @@ def read_json(
 ) -> dict[str, Any]:
     """Read the document of format `kind`, or one of the others; ValueError names the file and what is wrong with it."""
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        about = Path(path).stat()
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+            raise ValueError(f"{path}: a document is a regular file, found something else")
+        if about.st_size > LIMIT:
+            raise ValueError(f"{path}: a document may have {LIMIT} bytes, found {about.st_size}")
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    try:
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     try:
@@ -68,9 +79,9 @@ def expect(document: object, *, kind: str, version: int = 1) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"expected a JSON object of format {kind!r}, found {type(document).__name__}")
     if document.get("format") != kind:
-        raise ValueError(f"format must be {kind!r}, found {document.get('format')!r}")
+        raise ValueError(f"format must be {kind!r}, found {document.get('format')!r:.80}")
     if type(document.get("version")) is not int or document["version"] != version:
-        raise ValueError(f"version of {kind} must be {version}, found {document.get('version')!r}")
+        raise ValueError(f"version of {kind} must be {version}, found {document.get('version')!r:.80}")
     return cast(dict[str, Any], document)
 
 

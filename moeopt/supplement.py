@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
+
 from moeopt.trace import Trace
 from moeopt.workload import Workload
 
@@ -35,9 +37,13 @@ class Supplement:
     def __post_init__(self) -> None:
         for name in ("n_experts", "top_k", "hidden_layers"):
             value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise ValueError(f"{name} must be a whole number, found {value!r:.60}")
             if value is not None and not 1 <= value <= 65_536:
                 raise ValueError(f"{name} must lie between 1 and 65536, found {value}")
         if self.layer_ids is not None:
+            if wrong := [layer for layer in self.layer_ids if not isinstance(layer, int | np.integer)]:
+                raise ValueError(f"layer_ids must be whole numbers, found {wrong[0]!r:.60}")
             ids = tuple(int(layer) for layer in self.layer_ids)
             if not ids or ids[0] < 0 or list(ids) != sorted(set(ids)):
                 raise ValueError(f"layer_ids must ascend from 0 on, found {list(ids)}")
@@ -50,7 +56,7 @@ class Supplement:
         if self.n_experts is None:
             raise ValueError(
                 f"this format does not say how many experts a layer has, ids reach {least - 1}: "
-                "give n_experts (--experts)"
+                "give n_experts (moeopt convert --experts)"
             )
         if self.n_experts < least:
             raise ValueError(f"n_experts is {self.n_experts}, found expert {least - 1}")
@@ -63,7 +69,7 @@ class Supplement:
         if self.layer_ids is None:
             raise ValueError(
                 f"this format has a row for each of the {rows} hidden layers, and dense ones look as if expert 0 "
-                "was chosen: give layer_ids of the MoE layers (--moe-layers)"
+                "was chosen: give layer_ids of the MoE layers (moeopt convert --moe-layers)"
             )
         if self.layer_ids[-1] >= rows:
             raise ValueError(f"layer {self.layer_ids[-1]} is not among the {rows} rows recorded")

@@ -24,7 +24,7 @@ def family_multipliers(
     overflow 64 bits on real traces. Rounding changes q_f by at most 1 in 2 q_f; `rounding_error` gives what a share
     really loses.
     Families that `weights` does not name get 0. Raises ValueError for an unknown family, a negative, non-finite
-    or all-zero weight, or a weight on a family without tokens.
+    or all-zero weight, a weight on a family without tokens, or more than ceiling / 64 tokens.
     """
     if weights is None:
         return np.ones(len(families), np.int64)
@@ -45,6 +45,10 @@ def family_multipliers(
     total = sum((share * int(count) for share, count in zip(shares, tokens, strict=True)), Fraction(0))
     if total == 0:
         raise ValueError(f"family weights are all zero: {dict(weights)}")
+    if (most := ceiling >> 6) < int(tokens.sum()):
+        raise ValueError(
+            f"too many tokens for whole family weights: {int(tokens.sum())}, weights are exact to 1 % up to {most}"
+        )
     # Half a token each is the most that rounding up can add.
     scale = (ceiling - 1 - int(tokens.sum())) / total
     return np.array([round(share * scale) for share in shares], np.int64)

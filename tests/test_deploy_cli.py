@@ -90,7 +90,7 @@ def test_vllm_ascend_gets_the_path_in_its_configuration(run: Run) -> None:
 def test_tensorrt_llm_gets_an_options_file(run: Run, file: Path) -> None:
     yaml = pytest.importorskip("yaml")
     answer = run("tensorrt-llm", "--placement", file, "--json").document
-    assert yaml.safe_load(answer["config"])["moe_config"]["load_balancer"] == "placement.yaml"
+    assert yaml.safe_load(answer["config"])["moe_config"]["load_balancer"] == "exported.yaml"
     words = answer["command"]
     assert words[words.index("--ep_size") + 1] == "2"
 
@@ -99,7 +99,7 @@ def test_omniplacement_gets_its_configuration(run: Run, file: Path) -> None:
     yaml = pytest.importorskip("yaml")
     config = yaml.safe_load(run("omniplacement", "--placement", file, "--json").document["config"])
     assert config == {
-        "pattern_path": "placement.npy",
+        "pattern_path": "exported.npy",
         "max_moe_layer_num": 2,
         "max_redundant_per_expert": 2,
         "enable_dynamic": False,
@@ -112,7 +112,7 @@ def test_every_engine_has_notes_without_a_placement(run: Run, engine: str) -> No
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith(f"# {engine}: ")
     assert "- " in answer.out
-    assert run(engine, "--json").document["file"] == f"placement{ENGINES[engine].suffix}"
+    assert run(engine, "--json").document["file"] == f"exported{ENGINES[engine].suffix}"
 
 
 def test_shell_lines_can_be_pasted(run: Run, file: Path) -> None:

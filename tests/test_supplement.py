@@ -38,10 +38,11 @@ def test_what_the_recording_says_otherwise_is_refused(supplement: Supplement, me
 
 
 def test_what_a_format_cannot_say_is_asked_for() -> None:
-    with pytest.raises(ValueError, match=r"ids reach 7: give n_experts \(--experts\)"):
+    with pytest.raises(ValueError, match=r"ids reach 7: give n_experts \(moeopt convert --experts\)"):
         Supplement().experts(least=8)
     with pytest.raises(
-        ValueError, match=r"27 hidden layers.*give layer_ids of the MoE layers \(--moe-layers\)"
+        ValueError,
+        match=r"27 hidden layers.*give layer_ids of the MoE layers \(moeopt convert --moe-layers\)",
     ):
         Supplement().moe_layers(27)
     assert Supplement(n_experts=9).experts(least=8) == 9
@@ -64,6 +65,9 @@ def test_what_does_not_fit_the_recording_is_refused() -> None:
     [
         ({"n_experts": 0}, "n_experts must lie between 1 and 65536, found 0"),
         ({"top_k": 1 << 20}, "top_k must lie between 1 and 65536, found 1048576"),
+        ({"n_experts": "64"}, "n_experts must be a whole number, found '64'"),
+        ({"layer_ids": (1.7, 2)}, "layer_ids must be whole numbers, found 1.7"),
+        ({"layer_ids": "1-26"}, "layer_ids must be whole numbers, found '1'"),
         ({"layer_ids": ()}, r"layer_ids must ascend from 0 on, found \[\]"),
         ({"layer_ids": (2, 1)}, r"layer_ids must ascend from 0 on, found \[2, 1\]"),
         ({"layer_ids": (-1, 1)}, r"layer_ids must ascend from 0 on, found \[-1, 1\]"),

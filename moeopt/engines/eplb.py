@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moeopt import storage
+from moeopt.array_files import check_unpacked
 from moeopt.engine import KEY, Notes, PhysicalMap, equal_slots, numbers, physical_map, placement_of
 from moeopt.engine_files import (
     ARRAY,
@@ -86,7 +87,8 @@ class Eplb:
     def read(self, content: bytes) -> PhysicalMap:
         """The map; the other arrays must agree with it where they are given, slots of an expert in any order."""
         if content.startswith(ZIP):
-            given = _arrays(content, [f"{name}.npy" in _members(content) for name in ARRAYS])
+            members = _members(content)
+            given = _arrays(content, [True, *(f"{name}.npy" in members for name in ARRAYS[1:])])
         elif content.startswith(ARRAY):
             given = {KEY: array_of(content, KEY)}
         else:
@@ -175,11 +177,10 @@ def _arrays(content: bytes, wanted: Sequence[bool]) -> dict[str, NDArray[np.int6
     names = [name for name, asked in zip(ARRAYS, wanted, strict=True) if asked]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist()}
-            if missing := [name for name in names if f"{name}.npy" not in sizes]:
-                raise ValueError(f"array {missing[0]!r} is missing, found {sorted(sizes)!r:.120}")
-            if (size := sum(sizes.values())) > MOST_BYTES:
-                raise ValueError(f"arrays must unpack to at most {MOST_BYTES} bytes, found {size}")
+            members = {info.filename: info for info in archive.infolist()}
+            if missing := [name for name in names if f"{name}.npy" not in members]:
+                raise ValueError(f"array {missing[0]!r} is missing, found {sorted(members)!r:.120}")
+            check_unpacked(members.values(), packed=len(content), limit=MOST_BYTES)
             arrays = {name: archive.read(f"{name}.npy") for name in names}
     except DAMAGE as error:
         raise ValueError(f"damaged or truncated npz archive: {str(error) or type(error).__name__}") from error

@@ -26,7 +26,7 @@ COMMENT = re.compile(r"^---[ ]*$|(?:^|[ ])#.*$", re.MULTILINE)
 # An indented `3: [0, 1, 2]`, the list over any number of lines, or below `3:` one `- 0` a line.
 LAYER = re.compile(
     r"""(?:[ ]*\n)+(?P<indent>[ ]+)(?P<quote>["']?)(?P<id>\d+)(?P=quote)[ ]*:"""
-    r"""(?:[ ]+\[(?P<flow>[\d, \n]*)\]|(?P<block>(?:(?:[ ]*\n)+[ ]*-[ ]+\d+)+))[ ]*(?=\n|$)""",
+    r"""(?:[ ]+\[(?P<flow>[\d, \n]*)\]|(?P<block>(?:(?:[ ]*\n)++[ ]*+-[ ]++\d++)++))[ ]*(?=\n|$)""",
     re.ASCII,
 )
 NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)  # no leading zero: YAML takes 010 for 8

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -37,7 +38,7 @@ class Joined:
             return False
 
     def read(self, path: Path, supplement: Supplement) -> Trace:
-        lines = tuple(lines_of(path))
+        lines = tuple(islice(lines_of(path), self.files + 1))
         if not 0 < len(lines) <= self.files:
             raise ValueError(f"a manifest names from 1 to {self.files} files, found {len(lines)}")
         sources = [_inside(path.parent, line) for line in lines]
@@ -85,7 +86,10 @@ def _inside(folder: Path, line: Line) -> Path:
         raise ValueError(
             f'line {line.number}: file must be relative to the manifest\'s folder, without "..", found {name!r:.80}'
         )
-    found = (folder / name).resolve()
+    try:
+        found = (folder / name).resolve()
+    except (OSError, RuntimeError) as error:  # which of the two says so depends on the release of Python
+        raise ValueError(f"line {line.number}: file {name!r:.80} is a link that leads nowhere") from error
     if not found.is_relative_to(folder.resolve()):
         raise ValueError(f"line {line.number}: file {name!r:.80} is a link out of the manifest's folder")
     if not found.is_file():

@@ -24,6 +24,8 @@ NESTED = re.compile(rb"\s*\[\s*\[\s*-?[0-9]")
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 START = 1 << 20  # bytes in which a history says what it is
 MEMBERS = 4096
+MOST_LAYERS = 256
+SINGLE = ("weight", "loads", "load", "logical_count", "expert_load", "arr_0")  # an array that is all there is
 SEPARATOR = "__"  # of model and family in the name of an array
 
 
@@ -35,7 +37,7 @@ class Loads:
     |---|---|---|
     | .npy | one array | `weight` of deepseek-ai/EPLB d52c72d, eplb.py |
     | .pt | one tensor | the same; vllm-ascend, examples/eplb/eplb_strategy.py |
-    | .npz | an array, or one a family, of the name <family> or <model>__<family> | numpy.savez |
+    | .npz | one array `weight`, `loads`, ..., or one a family: <family> or <model>__<family> | numpy.savez |
     | JSON, lists | [[load, ...], ...] | the same, through `tolist` |
     | JSON, object | {"load_history": [{"logical_expert_load": [[load, ...], ...]}, ...]}, summed | ADRS, OpenEvolve |
 
@@ -81,7 +83,11 @@ class Loads:
             found = read_npz(path, sorted(member_names(path)), limit=self.limit)
         else:
             found = {"all": _document(path)}
+        if not found:
+            raise ValueError("an archive of loads holds arrays, found none")
         model, families = _families(found, supplement.model)
+        for loads in families.values():
+            _check_plausible(loads)
         shapes = {name: array.shape for name, array in families.items()}
         if len({*shapes.values()}) > 1:
             raise ValueError(f"loads of all families must have one shape, found {shapes}")
@@ -104,6 +110,21 @@ class Loads:
         return workload
 
 
+def _check_plausible(loads: NDArray[Any]) -> None:
+    """ValueError for what has two axes and is no matrix of loads: ids of tokens, a map of slots."""
+    if len(loads) > MOST_LAYERS:
+        raise ValueError(
+            f"loads are [layers, experts], at most {MOST_LAYERS} layers, found {len(loads)} rows: ids of tokens?"
+        )
+    present = np.arange(
+        int(loads.max()) + 1 if np.isfinite(loads).all() and loads.max() < loads.shape[1] else 0
+    )
+    if len(present) > 1 and all(np.array_equal(np.unique(row), present) for row in loads):
+        raise ValueError(
+            f"every row holds each number from 0 to {present[-1]}: a map of experts to slots, no loads"
+        )
+
+
 def _is_matrix(file: IO[bytes], name: str) -> bool:
     shape, _, dtype = array_header(file, name=name)
     return len(shape) == 2 and dtype.kind in "iuf"
@@ -116,6 +137,8 @@ def _holds_matrices(archive: zipfile.ZipFile) -> bool:
         with archive.open(name) as file:
             if not name.endswith(".npy") or name.startswith(OTHERS) or not _is_matrix(file, name):
                 return False
+    if len(names) == 1 and SEPARATOR not in names[0] and names[0].removesuffix(".npy") not in SINGLE:
+        return False
     return 0 < len(names) <= MEMBERS
 
 

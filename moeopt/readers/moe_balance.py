@@ -78,6 +78,8 @@ class MoeBalance:
     def _archived(self, path: Path, supplement: Supplement) -> Trace:
         lengths = ("prompt_token_ids", "output_token_ids")
         arrays = array_files.read_npz(path, ("routed_experts", *lengths), limit=self.limit)
+        if "routed_experts" not in arrays:
+            raise ValueError(f"array 'routed_experts' is missing, found {', '.join(arrays) or 'none'}")
         rows = array_files.integers("routed_experts", arrays["routed_experts"], axes=3)
         prompt, generated = (arrays[name].size if name in arrays else None for name in lengths)
         if prompt is not None and generated is not None and len(rows) > prompt + generated:

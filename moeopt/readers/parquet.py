@@ -26,6 +26,7 @@ from moeopt.parquet_columns import (
     KEY,
     TOKEN_COLUMNS,
     VERSION,
+    check_pages,
     check_types,
     damage_named,
     layer_columns,
@@ -80,7 +81,8 @@ def encode(trace: Trace) -> bytes:
 class Parquet:
     """Reader of the layout above; a batch of rows at a time is decoded into the final arrays.
 
-    `limit` bounds the decoded size of the columns read, in bytes; larger files are refused.
+    `limit` bounds the decoded size of the columns read, in bytes; larger files are refused, and those that would unpack
+    to a hundred times what they are (`moeopt.parquet_columns.check_pages`).
     """
 
     limit: int = 8 * 2**30
@@ -93,6 +95,7 @@ class Parquet:
     def read(self, path: Path, supplement: Supplement) -> Trace:
         import pyarrow.parquet as pq
 
+        check_pages(path)
         with damage_named(), pq.ParquetFile(path, page_checksum_verification=True) as file:
             about = metadata_of(file.schema_arrow.metadata)
             layers = layer_columns(file.schema_arrow, about["layer_ids"])

@@ -19,6 +19,7 @@ from moeopt.trace import Trace
 
 START = 1 << 16  # bytes in which a header or the first object ends
 FIRST = 1 << 22  # bytes of the longest header or first object that is read
+COLUMNS = 1 << 14  # above which a table is none of routes; each costs Arrow some kilobytes
 KEYS = ("request", "position", "phase", "family")
 
 
@@ -63,7 +64,7 @@ class RouteTable:
             return {"layer", "expert"} <= {name.lower() for name in array_files.member_names(path)}
         try:
             names, nested = _first(path, START)
-        except (ValueError, OSError, RecursionError, csv.Error):
+        except (ValueError, OSError, RecursionError):
             return False
         held = {columns.known_meaning(name) for name in names}
         if held & {"expert", "experts", "e0"}:
@@ -78,6 +79,8 @@ class RouteTable:
         if (size := path.stat().st_size) > self.limit:
             raise ValueError(f"a table of routes may have {self.limit} bytes, found {size}")
         names, nested = _first(path, FIRST)
+        if len(names) > COLUMNS:
+            raise ValueError(f"a table of routes may have {COLUMNS} columns, found {len(names)}")
         meaning = columns.meanings(names)
         if isinstance(names, list):
             found = _csv(path, names, meaning)
@@ -105,7 +108,10 @@ def _first(path: Path, most: int) -> tuple[Mapping[str, Any] | list[str], bool]:
     with path.open("rb") as file:
         line = file.readline(most).decode("utf-8-sig").strip()
     if not line.startswith("{"):
-        return next(csv.reader([line], strict=True), []), False
+        try:
+            return next(csv.reader([line], strict=True), []), False
+        except csv.Error as error:
+            raise ValueError(f"line 1: {error}") from error
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -136,7 +142,7 @@ def _csv(path: Path, names: list[str], meaning: dict[str, str]) -> dict[str, Any
 
 
 def _trace(found: dict[str, Any], supplement: Supplement, *, nested: bool) -> Trace:
-    if len(next(iter(found.values()))) == 0:
+    if not found or len(next(iter(found.values()))) == 0:
         raise ValueError("empty trace: the table has no rows")
     if len(shapes := sorted({_shape(name) for name in found} - {""})) != 1:
         raise ValueError(

@@ -13,8 +13,8 @@ from moeopt.workload import Workload
 class Shards:
     """Reader of a folder of Parquet traces of one model, see `moeopt.streaming.stream_workload`.
 
-    The workload is exact as far as `memory` bytes allow, and that of a random sample of the tokens beyond:
-    `stream_workload` says which, and by how much it may err.
+    The workload is exact; a data set that `memory` bytes do not hold is refused, since a workload does not say that it
+    is of a sample.
     """
 
     memory: int = 2 << 30
@@ -39,5 +39,10 @@ class Shards:
         with ThreadPoolExecutor(available_cores()) as executor:
             found = stream_workload(
                 path, layer_ids=supplement.layer_ids, memory=self.memory, executor=executor
+            )
+        if not found.exact:
+            raise ValueError(
+                f"{found.sample.of} tokens have more expert sets than {self.memory} bytes hold: `moeopt place` and "
+                "`moeopt profile` draw a sample and say so, and so does moeopt.streaming.stream_workload"
             )
         return supplement.settled(found.workload)

@@ -64,9 +64,15 @@ class TensorRTLLM:
         if missing := sorted({*range(max(expected, *ranks, 0))} - {*ranks}):
             raise ValueError(f"files of all ranks must be there, found none of rank {missing[0]}")
         loads: dict[int, NDArray[np.int64]] = {}
+        counted: set[str] = set()
         for file in files:
             try:
-                _add(read_tensors(file, limit=self.limit), loads, experts=experts)
+                tensors = read_tensors(file, limit=self.limit)
+                _add(tensors, loads, experts=experts)
+                if file is files[0]:
+                    counted = set(tensors)
+                for name in sorted(counted ^ set(tensors))[:1]:
+                    raise ValueError(f"all ranks must have the same tensors, {name} is not in all")
             except ValueError as error:
                 raise ValueError(f"{file.name}: {error}") from error
         if not any(load.any() for load in loads.values()):

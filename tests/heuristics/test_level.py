@@ -165,3 +165,22 @@ def test_a_proof_of_the_load_comes_back_from_its_document() -> None:
     document = Certificate.of_layer(problem, proof, placement=None).to_dict()
     assert mo.verify(document, workload).accepted
     assert proof.bound == 5
+
+
+def test_more_tokens_than_whole_weights_can_tell_apart_are_refused() -> None:
+    loads = np.full((1, 8, 2), 2**44)
+    workload = load_workload(loads, layer_ids=[0], families=("a", "b"))
+    with pytest.raises(ValueError, match="too many tokens for whole family weights"):
+        Problem(workload, Cluster.of(gpus=4, slots=2), objective="load", family_weights={"a": 3.0, "b": 7.0})
+    assert Problem(workload, Cluster.of(gpus=4, slots=2), objective="load").multipliers.tolist() == [1, 1]
+
+
+def test_weights_of_families_need_layers_that_count_the_same_traffic() -> None:
+    loads = np.array([[[40, 1], [1, 40]], [[1, 400], [400, 1]]])
+    uneven = load_workload(loads, layer_ids=[2, 5], families=("a", "b"))
+    weights = {"a": 1.0, "b": 1.0}
+    with pytest.raises(
+        ValueError, match=r"layer 5 counts \[401, 401\] activations by family, layer 2 \[41, 41\]"
+    ):
+        Problem(uneven, Cluster.of(gpus=2, slots=1), objective="load", family_weights=weights)
+    assert Problem(uneven, Cluster.of(gpus=2, slots=1), objective="load").load_caps is None

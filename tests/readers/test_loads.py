@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from moeopt.load_counts import LoadCounts
 from moeopt.readers.loads import Loads
+from moeopt.recording import read_workload
 from moeopt.supplement import Supplement
 from moeopt.workload import Workload
 from tests.torch_files import save
@@ -76,7 +77,7 @@ def test_a_matrix_is_the_same_workload_in_every_form(
     array = matrix.astype(np.float64) if floats else matrix
     found = [
         read(stored(base / "loads", array)),
-        read(zipped(base / "loads.z", any_name=array)),
+        read(zipped(base / "loads.z", weight=array)),
         read(save(array, base / "loads.pt")),
         read(written(base / "loads.json", array.tolist())),
         read(written(base / "history.json", history(array.tolist()))),
@@ -282,3 +283,24 @@ def test_sizes_past_the_limit_are_refused_before_unpacking(tmp_path: Path) -> No
         Loads(limit=9_999).read(path, NONE)
     with pytest.raises(ValueError, match="a file of loads may have 99 bytes, found"):
         Loads(limit=99).read(path, NONE)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[0, 1, 2, 3, 0, 1], [3, 2, 1, 0, 1, 0]], "each number from 0 to 3: a map of experts to slots"),
+        (np.arange(300 * 2).reshape(300, 2).tolist(), "at most 256 layers, found 300 rows: ids of tokens"),
+    ],
+)
+def test_what_has_two_axes_and_is_no_load_is_refused(tmp_path: Path, rows: list[Any], message: str) -> None:
+    np.save(tmp_path / "rows.npy", np.array(rows))
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    for name in ("rows.npy", "rows.json"):
+        with pytest.raises(ValueError, match=message):
+            read_workload(tmp_path / name)
+
+
+def test_an_archive_of_one_array_of_another_name_is_left_alone(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ids.npz", topk_ids=np.array([[0, 1], [2, 3]]))
+    with pytest.raises(ValueError, match="content must be of a known format"):
+        read_workload(tmp_path / "ids.npz")

@@ -235,7 +235,7 @@ def test_what_breaks_a_rule_is_refused_by_name(tmp_path: Path, content: str | Ro
 @pytest.mark.parametrize(
     ("supplement", "message"),
     [
-        (Supplement(), r"ids reach 3: give n_experts \(--experts\)"),
+        (Supplement(), r"ids reach 3: give n_experts \(moeopt convert --experts\)"),
         (Supplement(4, (3, 4)), r"layer 4 is not in the recording, whose layers are \[3, 5\]"),
         (Supplement(4, top_k=3), "top_k is given as 3, the recording says 2"),
     ],

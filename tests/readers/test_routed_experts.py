@@ -125,7 +125,7 @@ def test_with_one_expert_a_token_a_layer_of_expert_0_alone_is_taken_at_its_word(
 @pytest.mark.parametrize(
     ("supplement", "message"),
     [
-        (Supplement(layer_ids=(1, 2)), r"ids reach 3: give n_experts \(--experts\)"),
+        (Supplement(layer_ids=(1, 2)), r"ids reach 3: give n_experts \(moeopt convert --experts\)"),
         (Supplement(n_experts=3, layer_ids=(1, 2)), "n_experts is 3, found expert 3"),
         (Supplement(n_experts=300, layer_ids=(1, 2)), "n_experts is 300, ids of 8 bits"),
         (Supplement(n_experts=4, layer_ids=(1, 2), top_k=3), "top_k is given as 3, the recording says 2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import moeopt as mo
@@ -65,3 +66,15 @@ def test_a_damaged_file_of_the_folder_is_named(folder: Path, run: Run) -> None:
     (folder / "b.parquet").write_bytes(b"PAR1 and nothing else")
     refused(run("place", folder, "--gpus", 8), "b.parquet")
     refused(run("profile", folder), "b.parquet")
+
+
+def test_a_data_set_that_memory_does_not_hold_is_refused_and_not_sampled_in_silence(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ids = np.argsort(rng.random((30_000, 1, 64)), axis=2)[:, :, :6]
+    (tmp_path / "shards").mkdir()
+    mo.write_trace(Trace(ids, 64), tmp_path / "shards" / "a.parquet")
+    memory = (320 << 20) + (2 << 20)
+    with pytest.raises(
+        ValueError, match=r"30000 tokens have more expert sets than .* draw a sample and say so"
+    ):
+        Shards(memory=memory).read(tmp_path / "shards", Supplement())

@@ -144,3 +144,9 @@ def test_links_and_statistics_past_the_limit_are_refused(tmp_path: Path) -> None
     (folder / "rank1.safetensors").symlink_to(folder / "rank0.safetensors")
     with pytest.raises(ValueError, match=r"found the symbolic link 'rank1\.safetensors'"):
         read(folder)
+
+
+def test_a_rank_that_lost_an_iteration_is_named(tmp_path: Path) -> None:
+    lost = {name: count for name, count in COUNTS.items() if name != "101_3"}
+    with pytest.raises(ValueError, match=r"rank1\.safetensors: all ranks must have the same tensors, 101_3"):
+        read(statistics(tmp_path, COUNTS, lost))
