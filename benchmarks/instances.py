@@ -21,13 +21,14 @@ from moeopt.labels import LabelProblem
 from moeopt.loads import MEASURES as LOAD_MEASURES
 from moeopt.loads import LoadProblem
 from moeopt.placement import Placement
-from moeopt.problem import OBJECTIVES, Problem
+from moeopt.problem import Problem
 from moeopt.splitting import SplitProblem
 from moeopt.topology import HopsProblem
 from moeopt.trace import Trace
 
 Rng = np.random.Generator
 
+STATED = ("fan-out", "cut")  # objectives that formulations of placements state
 MOST_PLACEMENTS = 300  # of one layer without copies, as brute force counts them
 FAMILIES = ("code", "math", "prose")
 TOLERANCES = (None, None, "0", "0.1", "0.3", "0.6", "1")
@@ -233,7 +234,7 @@ def _two_levels(rng: Rng) -> Problem:
     experts = int(rng.integers(3, 5))
     cluster = Cluster(2, 2, int(rng.integers(1, 4)), _one(rng, (1, 2)), _one(rng, (1, 5)))
     trace = one_layer(rng, experts=experts)
-    weights, objective = _weights(rng, trace), _one(rng, OBJECTIVES)
+    weights, objective = _weights(rng, trace), _one(rng, STATED)
     return Problem.from_trace(trace, cluster, family_weights=weights, objective=objective)
 
 
@@ -241,7 +242,7 @@ def _placement(rng: Rng) -> Problem:
     if _chance(rng, 0.1):
         return _two_levels(rng)
     tail, copies, moves = (_chance(rng, 1 / 3) for _ in range(3))
-    objective = "fan-out" if copies else _one(rng, OBJECTIVES)
+    objective = "fan-out" if copies else _one(rng, STATED)
     experts, gpus = _one(rng, WITH_COPIES if copies else SIZES)
     cluster = _cluster(rng, experts=experts, gpus=gpus)
     trace = one_layer(rng, experts=experts, families=int(rng.integers(1, 4)) if tail else 2)

@@ -186,6 +186,8 @@ def unsupported_extras(
         return f"states placements of experts (moeopt.Problem), found {type(problem).__name__}"
     if len(problem.workload.layers) != 1:
         return f"states one layer, found {len(problem.workload.layers)}"
+    if problem.objective == "load":
+        return 'states what tokens touch, the objective is load: use "auto" or "level", or moeopt.loads'
     if problem.total_replicas is not None:
         return f"knows no budget over all layers, total_replicas is {problem.total_replicas}: use moeopt.allocate"
     if problem.replicas and not replicas:

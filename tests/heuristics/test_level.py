@@ -36,7 +36,7 @@ def even_problems(draw: st.DrawFn) -> Problem:
     replicas = draw(st.integers(0, 2))
     slots = -(-(experts + replicas) // gpus) + draw(st.integers(0, 1))
     loads = np.array(draw(st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=experts, max_size=experts)))
-    workload = load_workload(loads[None] + [1, 0], layer_ids=[3], families=("code", "math"), top_k=2)
+    workload = load_workload(loads[None] + [1, 1], layer_ids=[3], families=("code", "math"), top_k=2)
     weights = draw(st.sampled_from([None, {"code": 2.0, "math": 1.0}]))
     room = min(replicas, gpus * min(slots, experts) - experts)
     return Problem(
