@@ -235,8 +235,8 @@ def mended(content: bytes) -> bytes:
                     check = zlib.crc32(content[begin : begin + info.compress_size])
                     found[at + 16 : at + 20] = check.to_bytes(4, "little")
                 at += 46 + sum(lengths)
-    except Exception:  # whatever is wrong with it, the reader is to say
-        return content
+    except (zipfile.BadZipFile, RuntimeError, ValueError, LookupError, OverflowError, OSError):
+        return content  # what is wrong with it, the reader is to say
     return bytes(found)
 
 

@@ -39,8 +39,18 @@ def array_header(file: IO[bytes], *, name: str) -> tuple[tuple[int, ...], bool, 
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
         shape, fortran, dtype = read(file)
-    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, TokenError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        SyntaxError,
+        RecursionError,
+        TokenError,
+        MemoryError,
+    ) as error:
         raise ValueError(f"array {name!r:.80} has no readable header: {_line(error)}") from error
+    if any(isinstance(axis, bool) or axis < 0 for axis in shape):
+        raise ValueError(f"array {name!r:.80} has no readable header: shape {shape!r:.60}")
     if dtype.kind not in KINDS:
         raise ValueError(f"array {name!r} must hold numbers or text, not pickled, found dtype {dtype}")
     return shape, fortran, dtype

@@ -2,26 +2,17 @@
 
 import io
 import json
-import tokenize
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moeopt.array_files import array_content, array_header
+
 MOST_EXPERTS = 1 << 20
 MOST_SLOTS = 1 << 27  # layers x slots, where a file's lists are widened to the longest
 ARRAY = b"\x93NUMPY"
-HEADER_DAMAGE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    tokenize.TokenError,  # of a header that ends within brackets
-)
 
 
 def document_of(content: bytes) -> Any:
@@ -106,40 +97,17 @@ def table_of(rows: Any, name: str = "physical_to_logical_map") -> NDArray[np.int
 def shape_of(content: bytes) -> tuple[int, ...] | None:
     """Shape that an `.npy` content declares; None where it has no readable header. Never raises."""
     try:
-        return _header(io.BytesIO(content))[0]
+        return array_header(io.BytesIO(content), name="")[0]
     except ValueError:
         return None
 
 
 def array_of(content: bytes, name: str, *, kinds: str = "iu") -> NDArray[np.int64]:
     """An `.npy` content of whole numbers; ValueError where header, size or type do not fit, before allocating."""
-    file = io.BytesIO(content)
-    shape, dtype = _header(file)
-    if dtype.hasobject:
-        raise ValueError(f"array {name!r} must not be pickled, found dtype {dtype}")
-    if dtype.kind not in kinds:
-        raise ValueError(f"array {name!r} must hold whole numbers, found {dtype}")
-    size, found = prod(shape) * dtype.itemsize, len(content) - file.tell()
-    if size != found:
-        raise ValueError(f"array {name!r} of shape {shape} and {dtype} needs {size} bytes, found {found}")
-    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), np.int64)
-
-
-def _header(file: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        if version == (2, 0):
-            read = np.lib.format.read_array_header_2_0
-        elif version != (1, 0):
-            raise ValueError(f"version {version} of the format is not known")
-        shape, _, dtype = read(file)
-    except HEADER_DAMAGE as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"damaged or truncated npy array: {reason}") from error
-    if any(isinstance(axis, bool) or axis < 0 for axis in shape):
-        raise ValueError(f"damaged npy array: shape {shape!r:.60}")
-    return shape, dtype
+    found = array_content(io.BytesIO(content), name=name, size=len(content))
+    if found.dtype.kind not in kinds:
+        raise ValueError(f"array {name!r} must hold whole numbers, found {found.dtype}")
+    return found.astype(np.int64)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
