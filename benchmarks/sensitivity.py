@@ -34,7 +34,7 @@ SECONDS = 300.0
 SIZES = (1, 2, 4, 8, 16, 32, None)  # training requests a family; None: all
 SEARCHED = ("search", "search with copies")
 COPIES_SEEDS = range(3)
-BUDGETS = {"search": 0.5, "search with copies": 3.0}  # seconds a layer
+BUDGETS = {"search": 0.5, "search with copies": 1.0}  # seconds a layer
 COMPARED = ("tacg", "spectral", "TACG + GESR", *SEARCHED)
 
 Variants = Iterator[tuple[str, Scheme]]

@@ -2,6 +2,7 @@
 
 import lzma
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,9 @@ def array_header(file: IO[bytes], *, name: str) -> tuple[tuple[int, ...], bool, 
         read = (
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
-        shape, fortran, dtype = read(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a header that Python 2 wrote is as good
+            shape, fortran, dtype = read(file)
     except (
         ValueError,
         TypeError,

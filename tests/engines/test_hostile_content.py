@@ -101,6 +101,7 @@ HOSTILE = {
     "objects": header("(2, 1)", "|O"),
     "records": header("(2, 1)", "i4,i4"),
     "an empty type": header("(1000000000, 2)", "|V0"),
+    "a header of Python 2": header("(2L, 1L, 1L)"),
     "code in the header": header("__import__('os').abort()"),
     "deep header": header("(" * 3000),
     "10^9 in an archive": zipped(header("(1000000000, 2)")),
