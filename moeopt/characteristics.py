@@ -12,6 +12,7 @@ from moeopt.profile_null import Association
 
 if TYPE_CHECKING:
     from moeopt.profile_counts import Traffic
+    from moeopt.request_profiles import Classifications
     from moeopt.trace import Trace
 
 __all__ = ["Drift", "LayerProfile", "Profile", "correlation", "loads_of", "profile"]
@@ -44,7 +45,7 @@ class LayerProfile:
     | somewhere | experts in the busiest quarter of one family alone |
     | generality | of each expert: share of families of which it is in the busiest quarter |
     | coactivation | pairs of a token, see `Association` |
-    | flow | experts of this layer and the next, see `Association`; None of the last layer |
+    | flow | experts of this layer and the next that is profiled, see `Association`; None of the last layer |
     | drift | mean r of a window and the next |
     """
 
@@ -94,7 +95,8 @@ class Profile:
 
     | field | holds |
     |---|---|
-    | model, tokens, n_experts, top_k | shape |
+    | model, tokens, n_experts | shape |
+    | top_k | experts that a token chooses; None where the recording does not tell |
     | requests | of them |
     | families | tokens by family |
     | family_requests | requests by family |
@@ -107,6 +109,7 @@ class Profile:
     | sampled | tokens that sets and pairs are of, where they are a sample of all |
     | layers | see `LayerProfile` |
     | drift | see `Drift` |
+    | classification | how well the first activations of a request tell its family; None unless asked for |
     | missing | by topic: why the recording does not tell it |
 
     Source: arXiv 2604.23150, section 3, figures 3 to 5; Gini, null models, halves and drift are ours.
@@ -116,7 +119,7 @@ class Profile:
     tokens: int
     requests: int | None
     n_experts: int
-    top_k: int
+    top_k: int | None
     families: dict[str, int]
     family_requests: dict[str, int] | None
     phases: dict[str, int] | None
@@ -128,6 +131,7 @@ class Profile:
     sampled: int | None
     layers: tuple[LayerProfile, ...]
     drift: Drift | None
+    classification: Classifications | None
     missing: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,18 +151,19 @@ class Profile:
         return float(np.mean(np.array(found, float))) if found else None
 
 
-def profile(traffic: Traffic, *, windows: int = WINDOWS) -> Profile:
+def profile(traffic: Traffic, *, windows: int = WINDOWS, classify: bool = False) -> Profile:
     """Loads, families, phases, pairs and drift of every layer, of a trace, a workload or streamed traffic.
 
     A layer is in memory at a time. Requests of a family are pooled and layers kept apart: the source does not say how
-    it does. At most so many `windows`, fewer where a mean expert would have less than 16 activations in each. Raises
-    ValueError for traffic without activations, and for fewer than 2 windows.
+    it does. At most so many `windows`, fewer where a mean expert would have less than 16 activations in each.
+    `classify`: also how well a regression tells families apart, see `moeopt.request_profiles.classify`, seed 0. Raises
+    ValueError for traffic without activations, fewer than 2 windows, and for what `classify` refuses or is no trace.
     """
     from moeopt.profile_layers import profiled_traffic
 
     if windows < 2:
         raise ValueError(f"drift is between windows, at least 2, found {windows}")
-    return profiled_traffic(traffic, windows=windows)
+    return profiled_traffic(traffic, windows=windows, classify=classify)
 
 
 def correlation(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:

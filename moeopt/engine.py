@@ -1,6 +1,6 @@
 """Serving engines: the file that carries a placement into one, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -125,7 +125,7 @@ def equal_slots(placement: Placement, *, pad: bool = False) -> str:
     for layer, gpu in np.argwhere(held < slots)[: 0 if pad else 1]:
         return (
             f"layer {placement.layer_ids[layer]}: GPU {gpu} holds {held[layer, gpu]} experts, "
-            f"all {slots} slots must be filled (pad=True fills them with further copies)"
+            f"all {slots} slots must be filled (pad, or --pad, fills them with further copies)"
         )
     return ""
 
@@ -230,6 +230,24 @@ def repeated(rows: NDArray[Any], *, gpus: int) -> NDArray[np.int64]:
     return np.column_stack([at[:, :2], ordered[tuple(at.T)]]).astype(np.int64)
 
 
+def of_ordinals(
+    found: PhysicalMap, *, gpus: int | None, nodes: int, layer_ids: Sequence[int] | None, model: str
+) -> Placement:
+    """The placement of a map that numbers MoE layers, its GPUs stated in the file or by `gpus`."""
+    count = gpus if found.gpus is None else agreed("gpus", gpus, found=found.gpus)
+    if count is None:
+        raise ValueError(
+            f"the file does not say which of its {found.rows.shape[1]} slots share a GPU: gpus is needed"
+        )
+    experts = int(found.rows.max()) + 1 if found.experts is None else found.experts
+    ids = tuple(range(len(found.rows)) if layer_ids is None else layer_ids)
+    if list(ids) != sorted(set(ids)):
+        raise ValueError(f"layer ids must ascend, found {list(ids)}")
+    return placement_of(
+        found.rows, experts=experts, gpus=count, nodes=nodes, layer_ids=ids, model=model, free=True
+    )
+
+
 def agreed(name: str, asked: int | None, *, found: int) -> int:
     """The number that a file states; ValueError when another was asked for."""
     if asked is not None and asked != found:
@@ -248,6 +266,6 @@ def numbers(engine: Engine, placement: Placement | None) -> tuple[str, str, str,
     if broken := engine.check(placement):
         if engine.check(placement, pad=True):
             raise ValueError(broken)
-        remarks = ("Free slots: export with pad=True (--pad).",)
+        remarks = ("Free slots: export with pad, or --pad.",)
     slots = placement.gpus * int(np.max(placement.slots))
     return str(placement.gpus), str(slots), str(slots - placement.n_experts), remarks

@@ -25,6 +25,10 @@ def profile(
     html: Annotated[
         Path | None, typer.Option(help="One page with figures to write, for any browser.", show_default=False)
     ] = None,
+    classify: Annotated[
+        bool,
+        typer.Option("--classify", help="Also how well its first tokens tell the family of a request."),
+    ] = False,
     as_json: flags.AsJson = False,
 ) -> None:
     """Loads, families, phases, co-activation and drift of any recording."""
@@ -38,7 +42,7 @@ def profile(
         counted = data_set(trace, layers, follow=follow)
     traffic, placed = recorded_traffic(trace, layers) if counted is None else counted, _placed(placement)
     try:
-        found = characteristics.profile(traffic)
+        found = characteristics.profile(traffic, classify=classify)
     except ValueError as error:
         raise ValueError(f"{trace}: {error}") from error
     if html is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from moeopt.profile_null import Association, associated, chosen_together
 from moeopt.streamed import Streamed
 from moeopt.trace import DECODE, PREFILL, Trace
 
+if TYPE_CHECKING:
+    from moeopt.request_profiles import Classifications
+
 __all__ = ["profiled_traffic"]
 
 MOST_MATRICES = 32  # families up to which every layer has its matrix
@@ -22,9 +26,11 @@ COMMON = 10  # sets
 PHASES = {"prefill": PREFILL, "decode": DECODE}
 
 
-def profiled_traffic(traffic: Traffic, *, windows: int) -> Profile:
+def profiled_traffic(traffic: Traffic, *, windows: int, classify: bool) -> Profile:
     """The profile; see `moeopt.characteristics.profile`."""
     trace = traffic if isinstance(traffic, Trace) else None
+    if classify and trace is None:
+        raise ValueError("requests are classified by their first tokens: a trace is needed, not counts")
     tokens = None if trace is None else Tokens.of(trace, windows=windows)
     sizes = (
         traffic.tokens
@@ -41,7 +47,7 @@ def profiled_traffic(traffic: Traffic, *, windows: int) -> Profile:
         tokens=int(sizes.sum()),
         requests=None if tokens is None else tokens.n_requests,
         n_experts=traffic.n_experts,
-        top_k=traffic.top_k,
+        top_k=_top_k(traffic),
         families=dict(zip(traffic.families, sizes.tolist(), strict=True)),
         family_requests=None
         if tokens is None
@@ -57,6 +63,7 @@ def profiled_traffic(traffic: Traffic, *, windows: int) -> Profile:
         sampled=traffic.sample.taken if isinstance(traffic, Streamed) and not traffic.exact else None,
         layers=layers,
         drift=study.drift(),
+        classification=_classified(trace) if classify and trace is not None else None,
         missing=study.missing(traffic),
     )
 
@@ -141,7 +148,7 @@ class _Study:
         workload = None if isinstance(traffic, Trace) else whole_workload(traffic)
         if workload is not None and not workload.complete:
             why["sets"] = "needs expert sets: a trace, not loads or pair counts"
-        if traffic.top_k == 1:
+        if _top_k(traffic) == 1:
             why["coactivation"] = "a token chooses one expert"
         elif workload is not None and not workload.paired:
             why["coactivation"] = "needs tokens or pair counts, not loads"
@@ -211,6 +218,13 @@ def _flow(observed: NDArray[np.int64]) -> Association | None:
     return associated(observed, np.multiply.outer(here, there) / max(here.sum(), 1.0))
 
 
+def _top_k(traffic: Traffic) -> int | None:
+    """None for loads of which nobody said it: they count every activation as a token."""
+    if isinstance(traffic, Trace) or whole_workload(traffic).paired or traffic.top_k > 1:
+        return traffic.top_k
+    return None
+
+
 def _pairs_known(traffic: Traffic) -> float:
     """Share of the pairs of experts chosen together that is recorded; 1 for top-1, where there are none."""
     if isinstance(traffic, Trace) or traffic.top_k == 1:
@@ -234,6 +248,12 @@ def _layer_mean(found: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
     stacked = np.stack(found)
     sums, counts = np.nansum(stacked, axis=0), np.isfinite(stacked).sum(axis=0)
     return np.asarray(np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0))
+
+
+def _classified(trace: Trace) -> Classifications:
+    from moeopt.request_profiles import classify_against_null
+
+    return classify_against_null(trace, seed=0)
 
 
 def _row(values: NDArray[np.float64] | None) -> tuple[float | None, ...]:

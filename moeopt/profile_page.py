@@ -8,6 +8,7 @@ from moeopt import storage
 from moeopt.profile_figures import readable
 from moeopt.profile_pairs import chosen_layers, pair_picture
 from moeopt.profile_pattern_topics import drift_topic, flow_topic, pair_topic
+from moeopt.profile_request_topic import request_topic
 from moeopt.profile_topic import Figure, Topic, mean_known, percent, rounded
 from moeopt.profile_usage_topics import family_topic, load_topic, phase_topic
 
@@ -37,10 +38,10 @@ def page_of(profile: Profile, *, traffic: Traffic, placement: Placement | None =
     topics = topics_of(profile, traffic=traffic, placement=placement)
     model = readable(profile.model or "this recording")
     shape = [
-        f"{profile.tokens:,} tokens",
+        f"{profile.tokens:,} {'tokens' if profile.top_k else 'activations'}",
         *([] if profile.requests is None else [f"{profile.requests:,} requests"]),
         f"{len(profile.layers)} layers",
-        f"{profile.n_experts} experts, top-{profile.top_k}",
+        f"{profile.n_experts} experts, top-{profile.top_k or 'k not recorded'}",
     ]
     if profile.sampled is not None:
         shape.append(f"sets and pairs of {profile.sampled:,} tokens drawn at random")
@@ -69,6 +70,7 @@ def topics_of(profile: Profile, *, traffic: Traffic, placement: Placement | None
         load_topic(profile),
         family_topic(profile),
         phase_topic(profile),
+        *([] if profile.classification is None else [request_topic(profile.classification)]),
         pair_topic(profile, pictures=pictures, placed=placement is not None),
         flow_topic(profile),
         drift_topic(profile),

@@ -77,7 +77,7 @@ def flow_topic(profile: Profile) -> Topic:
         [None if value is None else 100 * value for value in values],
         names=layer_ids(profile),
         axis="layer",
-        label="Excess of transfers to the next layer, percent",
+        label="Excess of transfers to the next layer shown, percent",
         line=100 * noise,
     )
     return Topic(
@@ -85,13 +85,16 @@ def flow_topic(profile: Profile) -> Topic:
         (
             Figure(
                 chart,
-                f"{percent(mean)} of the transfers between an expert and one of the next layer lie elsewhere than "
-                f"by independent choice, in the mean of the layers; noise {percent(noise)} (dashed). Bars are percent.",
+                f"{percent(mean)} of the transfers between an expert and one of the next layer shown lie elsewhere "
+                f"than by independent choice, mean of the layers; noise {percent(noise)} (dashed). Bars are percent.",
             ),
         ),
-        ("layer", "excess", "noise", "top 1 % hold", "over expected", "strongest transfers (over expected)"),
-        _association_rows(layers, "flow", " → "),
-        "Expected: load here x load in the next layer / tokens.",
+        ("layers", "excess", "noise", "top 1 % hold", "over expected", "strongest transfers (over expected)"),
+        tuple(
+            (f"{row[0]} → {after.layer}", *row[1:])
+            for row, after in zip(_association_rows(layers, "flow", " → "), layers[1:], strict=True)
+        ),
+        "Expected: load here x load in the next layer shown / tokens.",
         "The expert of a layer tells about that of the next: layers placed together keep tokens on a GPU; see what "
         "it costs within layers."
         if strong

@@ -36,6 +36,12 @@ def tables_of(profile: Profile) -> list[Any]:
         drift.caption = f"steady traffic would have r {rounded(profile.drift.steady)}"
         drift.caption_justify = "left"
         shown.append(drift)
+    if profile.classification is not None:
+        recorded, shuffled = profile.classification.recorded, profile.classification.shuffled
+        shown.append(
+            f"first tokens tell the family of {recorded.mean:.1%} of {recorded.held_out} held-out requests; "
+            f"shuffled {shuffled.mean:.1%}, always the commonest {recorded.majority:.1%}"
+        )
     return [*shown, *(f"{topic}: {why}" for topic, why in profile.missing.items())]
 
 

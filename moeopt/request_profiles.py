@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.characteristics import correlation, loads_of
+from moeopt.control import null
 from moeopt.openings import OPENING, Openings
 from moeopt.trace import DECODE, PREFILL, Trace
 
@@ -131,6 +132,14 @@ class Classification:
         return {**asdict(self), "mean": self.mean, "spread": self.spread}
 
 
+@dataclass(frozen=True)
+class Classifications:
+    """`recorded`: of the traffic; `shuffled`: of `moeopt.control.null`, which keeps lengths only."""
+
+    recorded: Classification
+    shuffled: Classification
+
+
 def classify(trace: Trace, *, seed: int, held_out: float = 0.2, opening: float = OPENING) -> Classification:
     """Family of a request by multinomial logistic regression on the raw counts of its prefill, layer by layer.
 
@@ -181,3 +190,8 @@ def _by_layer(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[floa
     """Pearson correlation of loads [layers, experts], layer by layer; None where one is constant."""
     found = (correlation(a, b) for a, b in zip(first, second, strict=True))
     return tuple(None if np.isnan(value) else value for value in found)
+
+
+def classify_against_null(trace: Trace, *, seed: int) -> Classifications:
+    """`classify` of the trace and of the trace without co-activation, families and phases; errors as of `classify`."""
+    return Classifications(classify(trace, seed=seed), classify(null(trace, seed=seed), seed=seed))

@@ -63,6 +63,17 @@ def test_the_document_is_the_profile(files: Path, capsys: pytest.CaptureFixture[
     assert document == json.loads(json.dumps(mo.profile(SAMPLE.layers([1, 2])).to_dict()))
 
 
+def test_kinds_of_requests_are_told_when_asked_for(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile(files / "trace.parquet", classify=True)
+    assert "first tokens tell the family of" in capsys.readouterr().out
+    profile(files / "trace.parquet", classify=True, as_json=True)
+    told = json.loads(capsys.readouterr().out)["classification"]
+    assert told["recorded"]["majority"] == 0.25
+    assert told["recorded"]["learned"] == told["shuffled"]["learned"] > 0
+    with pytest.raises(ValueError, match=r"pairs\.json: .*a trace is needed, not counts"):
+        profile(files / "pairs.json", classify=True)
+
+
 @pytest.mark.parametrize("name", ["trace.parquet", "pairs.json"])
 def test_a_page_is_written_beside_the_tables(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

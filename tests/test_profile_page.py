@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import moeopt as mo
 from moeopt.cli import app
+from moeopt.control import null
 from moeopt.load_counts import load_workload
 from moeopt.pair_counts import PairCounts
 from moeopt.profile_counts import Traffic
@@ -111,6 +112,43 @@ def test_what_to_do_next_is_a_command_that_exists(traffic: Traffic) -> None:
         assert name == "moeopt"
         flags = {flag for option in verbs.commands[verb].params for flag in option.opts}
         assert {word for word in words if word.startswith("-")} <= flags
+
+
+def test_kinds_of_requests_are_a_topic_when_asked_for() -> None:
+    found = mo.profile(SAMPLE, classify=True)
+    assert found.classification is not None
+    recorded, shuffled = found.classification.recorded, found.classification.shuffled
+    assert recorded == mo.classify(SAMPLE, seed=0)
+    assert shuffled == mo.classify(null(SAMPLE, seed=0), seed=0)
+    text = page_of(found, traffic=SAMPLE)
+    checked(text)
+    assert "Kinds of requests" in text
+    assert f"{100 * recorded.mean:.1f} % of {recorded.held_out} held-out requests" in text
+    assert "Kinds of requests" not in page(SAMPLE)
+    for topic in topics_of(found, traffic=SAMPLE):
+        assert shlex.split(topic.command)[0] == "moeopt"
+
+
+@pytest.mark.parametrize("traffic", [WORKLOAD, PAIRS, LOADS], ids=["sets", "pairs", "loads"])
+def test_counts_do_not_tell_kinds_of_requests(traffic: Traffic) -> None:
+    with pytest.raises(ValueError, match="a trace is needed, not counts"):
+        mo.profile(traffic, classify=True)
+
+
+def test_loads_without_a_top_k_do_not_claim_one() -> None:
+    loads = np.stack([sets.load for sets in WORKLOAD.layers])
+    unknown = load_workload(loads, layer_ids=WORKLOAD.layer_ids)
+    found = mo.profile(unknown)
+    assert found.top_k is None
+    assert f"{found.tokens:,} activations · 6 layers · 32 experts, top-k not recorded" in page(unknown)
+    assert "needs tokens or pair counts, not loads" in page(unknown)
+    assert f"top-{SAMPLE.top_k}" in page(LOADS)
+
+
+def test_transfers_name_both_layers() -> None:
+    chosen = SAMPLE.layers([0, 3, 5])
+    flow = next(topic for topic in topics_of(mo.profile(chosen), traffic=chosen) if "layer to" in topic.title)
+    assert [row[0] for row in flow.rows] == ["0 → 3", "3 → 5"]
 
 
 def test_a_recording_without_a_topic_says_why() -> None:

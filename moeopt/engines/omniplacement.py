@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from moeopt.engine import Notes, PhysicalMap, ascending, equal_slots, padded, settled_layers
+from moeopt.engine import Notes, PhysicalMap, ascending, equal_slots, of_ordinals, padded, settled_layers
 from moeopt.engine_files import ARRAY, MOST_SLOTS, array_of, shape_of
-from moeopt.engines.vllm_ascend import of_ordinals
 from moeopt.placement import Placement
 
 

@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike
 from moeopt.engine import (
     Notes,
     PhysicalMap,
-    agreed,
     equal_slots,
     numbers,
+    of_ordinals,
     physical_map,
-    placement_of,
     settled_layers,
 )
 from moeopt.engine_files import document_of, experts_in, object_with, table_of
@@ -135,24 +134,6 @@ class VLLMAscend:
                 "Model runner v2 does not read this file; static maps are announced to go in v0.25.1.",
             ),
         )
-
-
-def of_ordinals(
-    found: PhysicalMap, *, gpus: int | None, nodes: int, layer_ids: Sequence[int] | None, model: str
-) -> Placement:
-    """The placement of a map that numbers MoE layers, its GPUs stated in the file or by `gpus`."""
-    count = gpus if found.gpus is None else agreed("gpus", gpus, found=found.gpus)
-    if count is None:
-        raise ValueError(
-            f"the file does not say which of its {found.rows.shape[1]} slots share a GPU: gpus is needed"
-        )
-    experts = int(found.rows.max()) + 1 if found.experts is None else found.experts
-    ids = tuple(range(len(found.rows)) if layer_ids is None else layer_ids)
-    if list(ids) != sorted(set(ids)):
-        raise ValueError(f"layer ids must ascend, found {list(ids)}")
-    return placement_of(
-        found.rows, experts=experts, gpus=count, nodes=nodes, layer_ids=ids, model=model, free=True
-    )
 
 
 def _devices(layer: Any, ordinal: int) -> list[list[int]]:

@@ -17,9 +17,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from moeopt.engine import Notes, PhysicalMap, agreed, equal_slots, numbers, physical_map, settled_layers
+from moeopt.engine import (
+    Notes,
+    PhysicalMap,
+    agreed,
+    equal_slots,
+    numbers,
+    of_ordinals,
+    physical_map,
+    settled_layers,
+)
 from moeopt.engine_files import document_of, experts_in, list_of, object_with, only_keys, table_of
-from moeopt.engines.vllm_ascend import of_ordinals
 from moeopt.placement import Placement
 
 RANKS = "expert_to_ep_rank"
