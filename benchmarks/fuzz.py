@@ -12,16 +12,13 @@ them. An input that ends in anything but a ValueError, takes 5 seconds or 2 GiB 
 The engine is atheris (PyPI, Apache-2.0), which follows the branches of moeopt; `--engine builtin` mutates at random.
 """
 
-import io
 import json
 import os
-import random
 import resource
 import signal
 import sys
 import tempfile
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -36,35 +33,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-LIMIT = 1 << 26  # bytes that a reader may unpack
-LONGEST = 1 << 15  # bytes of an input
+from benchmarks.fuzz_targets import TARGETS, seeds
+from benchmarks.mutations import LONGEST, mended, mutated
+
 TIMEOUT, SPACE = 5, 2 << 30  # seconds and bytes of one input
 MISSING = "atheris is not installed: pip install atheris, or choose --engine builtin"
-INTERESTING = (
-    0,
-    1,
-    127,
-    128,
-    255,
-    256,
-    32_767,
-    65_535,
-    1 << 31,
-    (1 << 32) - 1,
-    1 << 46,
-    (1 << 63) - 1,
-    (1 << 64) - 1,
-)
-Read = Callable[[Path], object]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader and the valid files it starts from, by their names in tests/hostile_files.py."""
-
-    reader: Callable[[], Read]
-    seeds: tuple[str, ...]
-    archive: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,192 +55,6 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with runs per second."""
         return {**asdict(self), "per_second": round(self.runs / max(self.seconds, 1e-9), 1)}
-
-
-def _traffic(module: str, name: str, **given: Any) -> Callable[[], Read]:
-    """A reader of `moeopt.readers`, asked whether it accepts the file and to read it in any case."""
-
-    def made() -> Read:
-        from moeopt.supplement import Supplement
-
-        reader = getattr(import_module(f"moeopt.readers.{module}"), name)(limit=LIMIT)
-        supplement = Supplement(**given)
-
-        def read(path: Path) -> None:
-            with path.open("rb") as file:
-                reader.accepts(path, file.read(64))
-            reader.read(path, supplement)
-
-        return read
-
-    return made
-
-
-def _engine(name: str) -> Callable[[], Read]:
-    """An engine's map."""
-
-    def made() -> Read:
-        from moeopt import registry
-
-        engine = registry.named_engine(name)
-
-        def read(path: Path) -> None:
-            content = path.read_bytes()
-            engine.accepts(content)
-            engine.read(content)
-
-        return read
-
-    return made
-
-
-def _torch() -> Read:
-    from moeopt.torch_archive import opening, read_archive
-
-    def read(path: Path) -> None:
-        opening(path)
-        read_archive(path, limit=LIMIT)
-
-    return read
-
-
-def _safetensors() -> Read:
-    from moeopt.safetensors import read_tensors
-
-    return lambda path: read_tensors(path, limit=LIMIT)
-
-
-def _partial() -> Read:
-    from moeopt.partials import read_streamed
-
-    return read_streamed
-
-
-def _manifest() -> Read:
-    from moeopt.manifest import read_manifest
-
-    return read_manifest
-
-
-GIVEN: dict[str, Any] = {"n_experts": 4, "layer_ids": (0, 1), "top_k": 2}
-TARGETS = {
-    "parquet": Target(_traffic("parquet", "Parquet"), ("parquet", "parquet, plain")),
-    "npz": Target(_traffic("npz", "Npz"), ("npz",), archive=True),
-    "npy": Target(_traffic("routed_experts", "RoutedExperts", **GIVEN), ("routed experts",)),
-    "loads": Target(_traffic("loads", "Loads"), ("loads, npy", "loads, npz", "loads, pt"), archive=True),
-    "torch": Target(_torch, ("SGLang stat", "SGLang per_pass", "SGLang per_token"), archive=True),
-    "sglang": Target(
-        _traffic("sglang_recorder", "SGLangRecorder"),
-        ("SGLang stat", "SGLang per_pass", "SGLang per_token"),
-        archive=True,
-    ),
-    "logits": Target(_traffic("router_outputs", "RouterOutputs", top_k=2), ("router outputs",), archive=True),
-    "columns": Target(_traffic("route_table", "RouteTable", n_experts=4), ("routes, npz",), archive=True),
-    "moe-balance": Target(
-        _traffic("moe_balance", "MoeBalance", **GIVEN), ("moe-balance, npz",), archive=True
-    ),
-    "safetensors": Target(_safetensors, ("TensorRT-LLM",)),
-    "partial": Target(_partial, ("partial",), archive=True),
-    "eplb": Target(_engine("eplb"), ("engine eplb",), archive=True),
-    "omniplacement": Target(_engine("omniplacement"), ("engine omniplacement",)),
-    "routes": Target(_traffic("route_table", "RouteTable", n_experts=4), ("routes, CSV", "routes, JSONL")),
-    "answers": Target(_traffic("routed_answers", "RoutedAnswers", **GIVEN), ("answers, vLLM",)),
-    "yaml": Target(_engine("tensorrt-llm"), ("engine tensorrt-llm",)),
-    "map": Target(_engine("sglang"), ("engine sglang",)),
-    "manifest": Target(_manifest, ("manifest, addition",)),
-}
-
-
-def seeds(target: str) -> list[bytes]:
-    """The valid files that a target starts from."""
-    from tests.hostile_files import TRACE, valid_files
-
-    with tempfile.TemporaryDirectory() as folder:
-        valid = valid_files(Path(folder))
-    found = []
-    for name in TARGETS[target].seeds:
-        content = _plain_parquet(TRACE) if name == "parquet, plain" else valid[name].content
-        if isinstance(content, dict):
-            content = content[max(content)]
-        found.append(_stored(content) if TARGETS[target].archive and content.startswith(b"PK") else content)
-    return found
-
-
-def _plain_parquet(trace: Any) -> bytes:
-    """A trace without compression and checksums, so that changes get into pages."""
-    import pyarrow.parquet as pq
-
-    from moeopt.readers.parquet import encode
-
-    sink = io.BytesIO()
-    pq.write_table(pq.read_table(io.BytesIO(encode(trace))), sink, compression="none")
-    return sink.getvalue()
-
-
-def _stored(content: bytes) -> bytes:
-    """The archive with its members as they are."""
-    sink = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(sink, "w") as new:
-        for name in old.namelist():
-            new.writestr(zipfile.ZipInfo(name), old.read(name))
-    return sink.getvalue()
-
-
-def mended(content: bytes) -> bytes:
-    """An archive whose list of members holds the checksums of what they store; other content as it is."""
-    found = bytearray(content)
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            at = archive.start_dir
-            for info in archive.infolist():
-                if content[at : at + 4] != b"PK\1\2":
-                    break
-                lengths = [int.from_bytes(content[at + i : at + i + 2], "little") for i in (28, 30, 32)]
-                begin = (
-                    info.header_offset
-                    + 30
-                    + sum(
-                        int.from_bytes(content[info.header_offset + i : info.header_offset + i + 2], "little")
-                        for i in (26, 28)
-                    )
-                )
-                if info.compress_type == zipfile.ZIP_STORED:
-                    check = zlib.crc32(content[begin : begin + info.compress_size])
-                    found[at + 16 : at + 20] = check.to_bytes(4, "little")
-                at += 46 + sum(lengths)
-    except (zipfile.BadZipFile, RuntimeError, ValueError, LookupError, OverflowError, OSError):
-        return content  # what is wrong with it, the reader is to say
-    return bytes(found)
-
-
-def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """The content with one to six changes: bits, bytes, numbers, blocks moved, doubled or left out, the end cut off."""
-    found = bytearray(content)
-    draw = random.Random(int(rng.integers(1 << 63)))
-    for _ in range(draw.randint(1, 6)):
-        at = draw.randrange(len(found) + 1)
-        size = min(draw.choice((1, 1, 2, 4, 8, 16, 64)), len(found) - at)
-        match draw.randrange(8):
-            case 0 if at < len(found):
-                found[at] ^= 1 << draw.randrange(8)
-            case 1 if at < len(found):
-                found[at] = draw.randrange(256)
-            case 2:
-                wide = draw.choice((1, 2, 4, 8))
-                number = draw.choice(INTERESTING) & ((1 << (8 * wide)) - 1)
-                found[at : at + wide] = number.to_bytes(wide, draw.choice(("little", "big")))
-            case 3:
-                del found[at : at + size]
-            case 4:
-                found[at:at] = found[at : at + size]
-            case 5:
-                to = draw.randrange(len(found) + 1)
-                found[to : to + size] = found[at : at + size]
-            case 6:
-                found[at:at] = draw.randbytes(draw.choice((1, 2, 8)))
-            case 7 if draw.random() < 0.2:
-                del found[at:]
-    return bytes(found[:LONGEST])
 
 
 @cache

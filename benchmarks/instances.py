@@ -8,8 +8,18 @@ from math import factorial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.ingredients import (
+    Rng,
+    chance,
+    copied_experts,
+    family_weights,
+    one_layer,
+    one_of,
+    several_layers,
+    shares,
+    small_cluster,
+)
 from moeopt.activation import ActivationProblem
 from moeopt.cluster import Cluster
 from moeopt.flow import FlowProblem
@@ -24,13 +34,9 @@ from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.splitting import SplitProblem
 from moeopt.topology import HopsProblem
-from moeopt.trace import Trace
-
-Rng = np.random.Generator
 
 STATED = ("fan-out", "cut")  # objectives that formulations of placements state
 MOST_PLACEMENTS = 300  # of one layer without copies, as brute force counts them
-FAMILIES = ("code", "math", "prose")
 TOLERANCES = (None, None, "0", "0.1", "0.3", "0.6", "1")
 TAILS = ("0", "0", "0.1", "1/3", "0.5", "0.8")
 LAYERED = ((1, 5, 2), (1, 3, 4), (2, 3, 2), (2, 4, 2), (2, 2, 4), (2, 3, 3), (3, 2, 2), (4, 2, 2))
@@ -87,8 +93,8 @@ def placements(rng: Rng) -> Problem:
 
 def budgets(rng: Rng) -> Problem:
     """Two or three layers with one budget of copies over all of them; two prices."""
-    layers, experts, gpus = _one(rng, ((2, 2, 2), (2, 3, 2), (3, 2, 2)))
-    cluster = _cluster(rng, experts=experts, gpus=gpus)
+    layers, experts, gpus = one_of(rng, ((2, 2, 2), (2, 3, 2), (3, 2, 2)))
+    cluster = small_cluster(rng, experts=experts, gpus=gpus)
     spare = int(np.minimum(cluster.slots_of, experts).sum()) - experts
     if not spare:
         return budgets(rng)
@@ -103,11 +109,11 @@ def budgets(rng: Rng) -> Problem:
 
 def flows(rng: Rng) -> FlowProblem:
     """Tokens that return home or go on, homes known or not, two levels, unequal slots, load caps now and then."""
-    layers, experts, gpus = _one(rng, LAYERED)
+    layers, experts, gpus = one_of(rng, LAYERED)
     trace = several_layers(rng, layers=layers, experts=experts)
-    home = trace.request % gpus if _chance(rng, 0.5) else None
-    returning, cluster = _chance(rng, 0.5), _cluster(rng, experts=experts, gpus=gpus)
-    tolerance = _one(rng, (None, None, "0.3", "1"))
+    home = trace.request % gpus if chance(rng, 0.5) else None
+    returning, cluster = chance(rng, 0.5), small_cluster(rng, experts=experts, gpus=gpus)
+    tolerance = one_of(rng, (None, None, "0.3", "1"))
     try:
         return FlowProblem.from_trace(
             trace, cluster, returning=returning, home=home, load_tolerance=tolerance
@@ -118,29 +124,29 @@ def flows(rng: Rng) -> FlowProblem:
 
 def labels(rng: Rng) -> LabelProblem:
     """Groups of any size within the slots, some without experts; nodes, unequal slots and memory now and then."""
-    layers, experts, gpus = _one(rng, LABELLED)
+    layers, experts, gpus = one_of(rng, LABELLED)
     trace = several_layers(rng, layers=layers, experts=experts)
     least = -(-experts // gpus)
     slots = tuple([least + 1] * (gpus - 1) + [least])
-    nodes = _one(rng, [n for n in (1, 2, gpus) if gpus % n == 0])
-    prices = _one(rng, ((1, 0), (2, 3), (1, 5), (0, 1)))
-    cluster = Cluster(nodes, gpus // nodes, least + 1 if _chance(rng, 0.67) else slots, *prices)
+    nodes = one_of(rng, [n for n in (1, 2, gpus) if gpus % n == 0])
+    prices = one_of(rng, ((1, 0), (2, 3), (1, 5), (0, 1)))
+    cluster = Cluster(nodes, gpus // nodes, least + 1 if chance(rng, 0.67) else slots, *prices)
     seats = np.repeat(np.arange(gpus), slots)
     groups = np.stack([rng.permutation(seats)[:experts] for _ in range(layers)])
     flow = FlowProblem.from_trace(trace, cluster, returning=False)
-    memory = _one(rng, (None, -(-experts * layers // gpus)))
-    return LabelProblem.of(flow.partition(groups), flow, measure=_one(rng, LABEL_MEASURES), memory=memory)
+    memory = one_of(rng, (None, -(-experts * layers // gpus)))
+    return LabelProblem.of(flow.partition(groups), flow, measure=one_of(rng, LABEL_MEASURES), memory=memory)
 
 
 def hops(rng: Rng) -> HopsProblem:
     """Any activity and hops, equal ones often; unequal slots and memory now and then."""
-    layers, experts, gpus = _one(rng, LAYERED)
+    layers, experts, gpus = one_of(rng, LAYERED)
     least = -(-experts * layers // gpus)
     return HopsProblem(
-        rng.integers(_one(rng, (1, 3, 50)), size=(layers, experts)),
-        rng.integers(_one(rng, (2, 9)), size=(layers, gpus)),
-        _cluster(rng, experts=experts, gpus=gpus),
-        least + int(rng.integers(3)) if _chance(rng, 0.5) else None,
+        rng.integers(one_of(rng, (1, 3, 50)), size=(layers, experts)),
+        rng.integers(one_of(rng, (2, 9)), size=(layers, gpus)),
+        small_cluster(rng, experts=experts, gpus=gpus),
+        least + int(rng.integers(3)) if chance(rng, 0.5) else None,
     )
 
 
@@ -149,10 +155,10 @@ def groupings(rng: Rng) -> GroupingProblem:
     groups, requests, layers, experts = (int(rng.integers(1, most + 1)) for most in (3, 4, 2, 4))
     shape = (requests, layers, experts)
     activations = rng.integers(0, 12, shape) * rng.integers(0, 2, shape)
-    sizes = rng.integers(1, 4, requests) if _chance(rng, 0.5) else None
+    sizes = rng.integers(1, 4, requests) if chance(rng, 0.5) else None
     total = requests if sizes is None else int(sizes.sum())
-    slots = _shares(rng, experts, groups) if _chance(rng, 0.5) else None
-    quotas = _shares(rng, total, groups) if _chance(rng, 0.5) else None
+    slots = shares(rng, experts, groups) if chance(rng, 0.5) else None
+    quotas = shares(rng, total, groups) if chance(rng, 0.5) else None
     share = -(-total // groups) if quotas is None else max(quotas)
     slack = int(rng.integers(3)) + (0 if sizes is None else max(0, int(sizes.max()) - share))
     return GroupingProblem(activations, groups, slots, quotas, sizes, slack)
@@ -160,12 +166,12 @@ def groupings(rng: Rng) -> GroupingProblem:
 
 def loads(rng: Rng) -> LoadProblem:
     """Equal or unequal slots and speeds; loads with zeros and ties."""
-    experts, gpus = _one(rng, ((1, 1), (1, 3), (4, 2), (6, 2), (3, 3), (5, 3)))
+    experts, gpus = one_of(rng, ((1, 1), (1, 3), (4, 2), (6, 2), (3, 3), (5, 3)))
     return LoadProblem(
-        rng.integers(0, _one(rng, (2, 10, 1000)), experts),
-        _cluster(rng, experts=experts, gpus=gpus, speeds=False),
-        rng.integers(1, 5, gpus).tolist() if _chance(rng, 0.5) else None,
-        _one(rng, LOAD_MEASURES),
+        rng.integers(0, one_of(rng, (2, 10, 1000)), experts),
+        small_cluster(rng, experts=experts, gpus=gpus, speeds=False),
+        rng.integers(1, 5, gpus).tolist() if chance(rng, 0.5) else None,
+        one_of(rng, LOAD_MEASURES),
         layer_id=int(rng.integers(10)),
     )
 
@@ -173,18 +179,18 @@ def loads(rng: Rng) -> LoadProblem:
 def activations(rng: Rng) -> ActivationProblem:
     """Free placements without and with copies, and given ones; some batches activate nothing."""
     experts, gpus = int(rng.integers(1, 5)), int(rng.integers(1, 4))
-    cluster = _cluster(rng, experts=experts, gpus=gpus, speeds=False)
-    batches = rng.random((int(rng.integers(1, 5)), experts)) < _one(rng, (0.2, 0.5, 0.8))
+    cluster = small_cluster(rng, experts=experts, gpus=gpus, speeds=False)
+    batches = rng.random((int(rng.integers(1, 5)), experts)) < one_of(rng, (0.2, 0.5, 0.8))
     spare = int(np.minimum(cluster.slots_of, experts).sum()) - experts
     replicas = int(rng.integers(min(spare, 2) + 1))
-    placed = _copies(rng, cluster, experts=experts, replicas=replicas) if _chance(rng, 0.5) else None
-    return ActivationProblem(batches, cluster, replicas, placed, worst=_chance(rng, 0.5))
+    placed = copied_experts(rng, cluster, experts=experts, replicas=replicas) if chance(rng, 0.5) else None
+    return ActivationProblem(batches, cluster, replicas, placed, worst=chance(rng, 0.5))
 
 
 def splits(rng: Rng) -> SplitProblem:
     """Some experts with copies, some without tokens; some GPUs empty."""
     experts, gpus = int(rng.integers(1, 5)), int(rng.integers(1, 4))
-    hosts = rng.random((experts, gpus)) < _one(rng, (0.1, 0.5, 0.9))
+    hosts = rng.random((experts, gpus)) < one_of(rng, (0.1, 0.5, 0.9))
     hosts[np.arange(experts), rng.integers(0, gpus, experts)] = True
     return SplitProblem(rng.integers(0, 6, experts), hosts)
 
@@ -202,55 +208,28 @@ GENERATORS: dict[str, Callable[[Rng], Judged]] = {
 }
 
 
-def several_layers(rng: Rng, *, layers: int, experts: int, most_tokens: int = 12) -> Trace:
-    """A tiny trace of a few requests."""
-    k, tokens = int(rng.integers(1, min(experts, 3) + 1)), int(rng.integers(1, most_tokens + 1))
-    return Trace(
-        np.argsort(rng.random((tokens, layers, experts)), axis=2)[:, :, :k],
-        experts,
-        layer_ids=np.sort(rng.choice(40, layers, replace=False)).astype(np.int32),
-        request=rng.integers(4, size=tokens).astype(np.int32),
-    )
-
-
-def one_layer(rng: Rng, *, experts: int, families: int = 2, most_tokens: int = 30) -> Trace:
-    """A tiny trace of skewed popularity; the first family is never empty."""
-    k, tokens = int(rng.integers(1, min(experts, 4) + 1)), int(rng.integers(1, most_tokens + 1))
-    popularity = rng.dirichlet(np.ones(experts)) + 1e-3
-    race = rng.random((tokens, experts)) ** (1 / popularity)  # weighted draws without replacement
-    family = rng.integers(0, families, tokens).astype(np.uint8)
-    family[0] = 0
-    return Trace(
-        np.argsort(-race, axis=1)[:, None, :k],
-        experts,
-        families=FAMILIES[:families],
-        family=family,
-        layer_ids=np.array([5], np.int32),
-    )
-
-
 def _two_levels(rng: Rng) -> Problem:
     """Two nodes of two GPUs and their price, no extras: what random draws seldom hit."""
     experts = int(rng.integers(3, 5))
-    cluster = Cluster(2, 2, int(rng.integers(1, 4)), _one(rng, (1, 2)), _one(rng, (1, 5)))
+    cluster = Cluster(2, 2, int(rng.integers(1, 4)), one_of(rng, (1, 2)), one_of(rng, (1, 5)))
     trace = one_layer(rng, experts=experts)
-    weights, objective = _weights(rng, trace), _one(rng, STATED)
+    weights, objective = family_weights(rng, trace), one_of(rng, STATED)
     return Problem.from_trace(trace, cluster, family_weights=weights, objective=objective)
 
 
 def _placement(rng: Rng) -> Problem:
-    if _chance(rng, 0.1):
+    if chance(rng, 0.1):
         return _two_levels(rng)
-    tail, copies, moves = (_chance(rng, 1 / 3) for _ in range(3))
-    objective = "fan-out" if copies else _one(rng, STATED)
-    experts, gpus = _one(rng, WITH_COPIES if copies else SIZES)
-    cluster = _cluster(rng, experts=experts, gpus=gpus)
+    tail, copies, moves = (chance(rng, 1 / 3) for _ in range(3))
+    objective = "fan-out" if copies else one_of(rng, STATED)
+    experts, gpus = one_of(rng, WITH_COPIES if copies else SIZES)
+    cluster = small_cluster(rng, experts=experts, gpus=gpus)
     trace = one_layer(rng, experts=experts, families=int(rng.integers(1, 4)) if tail else 2)
     spare = int(np.minimum(cluster.slots_of, experts).sum()) - experts
     replicas = int(rng.integers(1, 3)) if copies else 0
     incumbent = None
     if moves:
-        hosts = _copies(rng, cluster, experts=experts, replicas=min(replicas, spare))
+        hosts = copied_experts(rng, cluster, experts=experts, replicas=min(replicas, spare))
         incumbent = Placement(
             hosts[None], hosts.argmax(axis=1)[None], cluster.nodes, cluster.slots, (5,), trace.model
         )
@@ -259,10 +238,10 @@ def _placement(rng: Rng) -> Problem:
         trace,
         cluster,
         replicas=replicas,
-        family_weights=_weights(rng, trace),
+        family_weights=family_weights(rng, trace),
         objective=objective,
-        load_tolerance=None if free else _one(rng, TOLERANCES),
-        tail=_one(rng, TAILS) if tail else None,
+        load_tolerance=None if free else one_of(rng, TOLERANCES),
+        tail=one_of(rng, TAILS) if tail else None,
         incumbent=incumbent,
         max_moves=int(rng.integers(0, experts + replicas + 1)) if moves else None,
     )
@@ -274,48 +253,3 @@ def _partitions(problem: Problem) -> float:
     alike = cluster.equal and not (cluster.node_cost and cluster.nodes > 1) and problem.max_moves is None
     ways: int = cluster.gpus**problem.workload.n_experts
     return ways / factorial(cluster.gpus) if alike else float(ways)
-
-
-def _weights(rng: Rng, trace: Trace) -> dict[str, float] | None:
-    if _chance(rng, 0.5):
-        return None
-    weights = {"code": _one(rng, (1, 2, 0.3))}
-    present = {trace.families[index] for index in np.unique(trace.family).tolist()} - {"code"}
-    return weights | {name: _one(rng, (0, 1, 1.5)) for name in sorted(present)}
-
-
-def _cluster(rng: Rng, *, experts: int, gpus: int, speeds: bool = True) -> Cluster:
-    """A slot for every expert, and seldom many more; unequal slots and speeds and a price on nodes now and then."""
-    on = _one(rng, [n for n in (1, 2, 2, gpus) if gpus % n == 0])
-    least = -(-experts // gpus)
-    slots: Any = least + int(rng.integers(3))
-    if _chance(rng, 0.25):
-        slots = tuple(rng.permutation([least + 1] + [least] * (gpus - 1)).tolist())
-    pace: Any = tuple(rng.integers(1, 4, gpus).tolist()) if speeds and _chance(rng, 0.25) else 1
-    return Cluster(on, gpus // on, slots, _one(rng, (1, 1, 2, 3)), _one(rng, (0, 5)), pace)
-
-
-def _copies(rng: Rng, cluster: Cluster, *, experts: int, replicas: int) -> NDArray[np.bool_]:
-    """bool [experts, gpus]: one copy each in a random order of the slots, then copies where they fit."""
-    hosts = np.zeros((experts, cluster.gpus), bool)
-    seats = rng.permutation(np.repeat(np.arange(cluster.gpus), cluster.slots_of))
-    hosts[np.arange(experts), seats[:experts]] = True
-    for gpu in seats[experts:]:
-        absent = np.flatnonzero(~hosts[:, gpu])
-        if replicas and absent.size:
-            hosts[rng.choice(absent), gpu] = True
-            replicas -= 1
-    return hosts
-
-
-def _shares(rng: Rng, total: int, groups: int) -> list[int]:
-    """Whole numbers that sum to the total."""
-    return [int(share) for share in np.bincount(rng.integers(0, groups, total), minlength=groups)]
-
-
-def _one(rng: Rng, values: Any) -> Any:
-    return values[int(rng.integers(len(values)))]
-
-
-def _chance(rng: Rng, share: float) -> bool:
-    return bool(rng.random() < share)

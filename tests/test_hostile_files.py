@@ -26,18 +26,14 @@ from moeopt.recording import Reader, read_trace, write_trace
 from moeopt.supplement import Supplement
 from moeopt.trace import Trace
 from tests.command_line import Run, refused
-from tests.hostile_files import (
-    READERS,
-    TRACE,
-    Case,
-    hostile,
-    malformed,
-    npz,
-    pickles,
-    text_of,
-    valid_files,
-    zipped,
-)
+from tests.hostile.cases import Case, text_of
+from tests.hostile.contents import npz, zipped
+from tests.hostile.damage import malformed
+from tests.hostile.malice import hostile
+from tests.hostile.programs import pickles
+from tests.hostile.readers import READERS
+from tests.hostile.tiny import TRACE
+from tests.hostile.valid import valid_files
 
 ROOT = Path(__file__).parents[1]
 MALFORMED, HOSTILE = 300, 40  # cases at least
@@ -68,7 +64,7 @@ def read_apart(cases: Sequence[Case], folder: Path) -> list[Found]:
 def _started(cases: list[Case], path: Path) -> subprocess.Popen[str]:
     path.write_text(text_of(cases))
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.hostile_files", str(path)],
+        [sys.executable, "-m", "tests.hostile.worker", str(path)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import fuzz as page
-from benchmarks.fuzz import LONGEST, TARGETS, _tried, fuzz, mended, mutated, replayed, seeds
+from benchmarks.fuzz import _tried, fuzz, replayed
+from benchmarks.fuzz_targets import TARGETS, Read, Target, seeds
+from benchmarks.mutations import LONGEST, mended, mutated
 
 RUNS = 300
 
@@ -38,7 +40,7 @@ def test_a_run_in_its_own_process_gives_a_row_and_keeps_its_corpus(tmp_path: Pat
 
 
 def test_what_is_no_value_error_is_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing() -> page.Read:
+    def failing() -> Read:
         def read(path: Path) -> None:
             if b"bad" in path.read_bytes():
                 raise KeyError("bad")
@@ -46,7 +48,7 @@ def test_what_is_no_value_error_is_a_crash(tmp_path: Path, monkeypatch: pytest.M
 
         return read
 
-    monkeypatch.setitem(page.TARGETS, "npy", page.Target(failing, ("routed experts",)))
+    monkeypatch.setitem(TARGETS, "npy", Target(failing, ("routed experts",)))
     tried = _tried("npy", tmp_path / "input")
     tried(b"well")
     with pytest.raises(KeyError):
