@@ -154,13 +154,17 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one line for bad input, 130 for an interrupt."""
+    """Run the command line: exit code 2 and one line for bad input or a missing extra, 130 for an interrupt."""
     try:
         code = app(standalone_mode=False)
-    except (ValueError, UsageError) as error:
-        text = getattr(error, "format_message", error.__str__)()
+    except (ValueError, UsageError, ImportError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise  # an extra that is missing is told by its name
+        text = " ".join(getattr(error, "format_message", error.__str__)().split())
         if text:  # without arguments the help was shown already
-            typer.echo(f"moeopt: {' '.join(text.split())}", err=True)
+            # Names of files may hold what a terminal obeys.
+            plain = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+            typer.echo(f"moeopt: {plain}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("moeopt: interrupted", err=True)

@@ -514,3 +514,21 @@ def test_ctrl_c_writes_the_incumbent_and_ends_with_130(tmp_path: Path) -> None:
     assert problem.violation(placement) == ""
     assert problem.cost(placement) == answer["cost"]
     assert {path.name for path in tmp_path.iterdir()} == {"trace.parquet", "placement.json"}
+
+
+def test_a_name_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    name = tmp_path / "two\nlines\x1b[31m.parquet"
+    answer = run("profile", name)
+    refused(answer, "\\x1b[31m")
+    assert "\x1b" not in answer.err
+
+
+def test_a_missing_extra_is_a_line_not_a_traceback(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mo.write_trace(mo.sample(), tmp_path / "trace.parquet")
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    monkeypatch.setitem(sys.modules, "sklearn.exceptions", None)
+    answer = run("profile", tmp_path / "trace.parquet", "--classify")
+    refused(answer, "needs scikit-learn: pip install 'moeopt[profiles]'")
