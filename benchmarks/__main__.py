@@ -1,4 +1,4 @@
-"""python -m benchmarks smoke | run NAME | report | list"""
+"""python -m benchmarks smoke | run NAME | report | show | list"""
 
 import tempfile
 import time
@@ -11,8 +11,13 @@ import typer
 
 from benchmarks.cases import CASES
 from benchmarks.report import PAGES, update
-from benchmarks.run import RESULTS, Row, Store, forecast, left, perform_all
+from benchmarks.run import RESULTS, shown, store_in
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
+from moeopt.bench_files import collect, publish, write_rows
+from moeopt.bench_rows import Row
+from moeopt.bench_runs import Limits
+from moeopt.bench_store import Store
+from moeopt.bench_sweep import forecast, left, sweep
 
 for _module in (
     "layouts",
@@ -37,14 +42,15 @@ for _module in (
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")
 
+LIMITS = Limits(seconds=4 * 3600, mebibytes=10 << 10)  # of a run: the longest takes an hour
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
-def _run(experiment: Experiment, folder: Path, limit: int | None) -> list[Row]:
+def _run(experiment: Experiment, store: Store, limit: int | None = None) -> list[Row]:
     """Run what is missing, with a line a row; the rows of all runs."""
-    store = Store(folder / f"{experiment.name}.jsonl")
-    tasks = left(experiment.tasks(), store)[:limit]
-    typer.echo(f"{experiment.name}: {forecast(tasks, store, workers=experiment.workers)}")
+    name, workers = experiment.name, experiment.workers
+    tasks = left(experiment.tasks(), store, experiment=name)[:limit]
+    typer.echo(f"{name}: {forecast(tasks, store.latest(name), workers=workers)}")
     begun = time.perf_counter()
     count = 0
 
@@ -63,14 +69,16 @@ def _run(experiment: Experiment, folder: Path, limit: int | None) -> list[Row]:
                 f"seed {row['seed']}: {row['outcome']} {what}{times}"
             )
 
-    perform_all(
+    sweep(
         tasks,
         store,
-        workers=experiment.workers,
+        experiment=name,
+        workers=workers,
+        limits=LIMITS,
         follow=follow,
         contradiction=experiment.contradiction,
     )
-    return store.latest()
+    return store.latest(name)
 
 
 @app.command()
@@ -78,7 +86,7 @@ def smoke() -> None:
     """Every case by every method and every formulation, briefly, in a temporary folder; exit code 1 when wrong."""
     with tempfile.TemporaryDirectory() as folder:
         brief = [experiment for experiment in EXPERIMENTS.values() if not experiment.stored]
-        rows = [row for experiment in brief for row in _run(experiment, Path(folder), None)]
+        rows = [row for experiment in brief for row in _run(experiment, store_in(Path(folder)))]
     wrong = trouble(rows)
     for line in wrong:
         typer.echo(line, err=True)
@@ -92,13 +100,21 @@ def run_one(
     name: Annotated[str, typer.Argument(help=", ".join(EXPERIMENTS))],
     limit: Annotated[int | None, typer.Option(min=1, help="Tasks at most; the rest another time.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
+    again: Annotated[bool, typer.Option("--again", help="Forget its stored rows first.")] = False,
 ) -> None:
     """Run what an experiment has no rows of yet, and keep its rows; exit code 1 when a row is wrong."""
     known = [experiment.name for experiment in EXPERIMENTS.values() if experiment.stored]
     if name not in known:
         typer.echo(f"no stored experiment is named {name!r}; known are {', '.join(known)}", err=True)
         raise typer.Exit(2)
-    wrong = trouble(_run(EXPERIMENTS[name], folder, limit))
+    store = store_in(folder)
+    collect(folder, store)
+    if again:
+        store.forget(name)
+    try:
+        wrong = trouble(_run(EXPERIMENTS[name], store, limit))
+    finally:
+        publish(store, folder, experiments=[name])
     for line in wrong:
         typer.echo(line, err=True)
     raise typer.Exit(1 if wrong else 0)
@@ -115,6 +131,18 @@ def write_report(
     for name in stale:
         typer.echo(f"table {name} {'is stale' if check else 'rewritten'}")
     raise typer.Exit(1 if check and stale else 0)
+
+
+@app.command()
+def show(
+    csv: Annotated[Path, typer.Option("--csv", help="Folder to write to, a file an experiment.")],
+    folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
+) -> None:
+    """Write the rows that are shown as CSV, for a spreadsheet."""
+    csv.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.glob("*.parquet")):
+        write_rows(shown(path.stem, folder=folder), csv / f"{path.stem}.csv")
+        typer.echo(str(csv / f"{path.stem}.csv"))
 
 
 @app.command("list")

@@ -8,9 +8,10 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from benchmarks.instances import instances
-from benchmarks.run import RESULTS, Key, Row, Task
+from benchmarks.run import RESULTS
 from benchmarks.suite import CORES, experiment
 from moeopt.agreement import agree
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.solvers.door import installed
 from moeopt.solvers.scaled import ScaledSession
 from moeopt.statements import GROUP, named_formulation

@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.models import question, spec
 from benchmarks.questions import Question
-from benchmarks.run import Key, Row, judge
+from moeopt.bench_referee import judge
+from moeopt.bench_rows import Key, Row
 from moeopt.exact import Exact
 from moeopt.formulation import Separable, Tabulated
 from moeopt.matrix import from_pyomo
@@ -124,7 +125,7 @@ def _of_result(asked: Question, result: Any, begun: float, session: Stopwatch | 
     problem, trace = asked.problem, asked.trace
     if not isinstance(problem, Problem) or trace is None:
         raise TypeError("a placement is judged by its problem and its trace")
-    verdict = judge(problem, result, trace)
+    verdict = judge(problem, result, recorded=trace)
     share_of = None
     if verdict.bound is not None and not problem.replicas and problem.risk is None:
         share_of = share(problem, result)

@@ -6,8 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.cluster import Cluster
 from moeopt.formulation import Separable, Tabulated
 from moeopt.matrix import from_pyomo

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
+from moeopt.bench_rows import Absent
 from moeopt.cluster import Cluster
 from moeopt.control import null
 from moeopt.generator import PRESETS
@@ -24,10 +25,6 @@ PAIRS = MappingProxyType(
 )  # no tokens: the cut only
 NULL = "null of "  # before a source: its loads without its co-activation
 NULL_SEED = 0
-
-
-class Absent(ValueError):
-    """A trace that this machine does not have: the case is skipped, nothing has failed."""
 
 
 @dataclass(frozen=True, kw_only=True)

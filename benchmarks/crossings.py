@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import CORES, experiment
 from moeopt import registry
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.checker import check_layer
 from moeopt.cluster import Cluster
 from moeopt.exact import Exact

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.attempts import CLOSED, PRICES
 from benchmarks.drawing import NONE, drawn, percent, seconds
-from benchmarks.run import Row
 from benchmarks.trials import SOLVERS
+from moeopt.bench_rows import Row
 
 SHIFT = 1.0  # seconds, of the geometric means
 NOTICED = 0.5  # seconds that the slowest of several runs takes at least, for their ratio to mean anything

@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.drawing import NONE, drawn, percent, seconds
-from benchmarks.run import Row
 from benchmarks.suite import CORES
+from moeopt.bench_rows import Row
 
 SHOWN = ("cover", "guard 0.15")
 

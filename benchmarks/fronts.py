@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.placing import MEMORY, split
-from benchmarks.run import Key, Row, Task
 from benchmarks.serving_figures import linear_fan_out, summary
 from benchmarks.suite import CORES, experiment
 from moeopt import registry
 from moeopt.api import solve
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.cluster import Cluster
 from moeopt.comparison import served_traffic
 from moeopt.evening import even_out

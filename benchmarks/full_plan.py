@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.run import Key, Row, Task
 from benchmarks.serving_figures import linear_fan_out, summary
 from benchmarks.suite import CORES, experiment, peak
 from moeopt import parallel, registry
 from moeopt.api import solve
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.cluster import Cluster
 from moeopt.comparison import served_traffic
 from moeopt.evening import even_out

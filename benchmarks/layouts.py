@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.cases import read_source
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.readers.parquet import encode
 from moeopt.trace import Trace
 

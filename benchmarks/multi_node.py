@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.cases import NULL, read_source
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import CORES, FRACTION, SEEDS, experiment
 from moeopt.api import solve
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.cluster import Cluster
 from moeopt.expert_groups import AtHome, ExpertGroups
 from moeopt.heuristics.eplb import Eplb

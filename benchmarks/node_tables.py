@@ -10,7 +10,7 @@ from benchmarks.drawing import NONE, drawn, seconds
 from benchmarks.pairing import compared, paired
 from benchmarks.paper_tables import chance, spread
 from benchmarks.partitioners import PEERS, RIVALS, SEARCH
-from benchmarks.run import Row
+from moeopt.bench_rows import Row
 from moeopt.method import Method
 
 Found = Mapping[str, Any]

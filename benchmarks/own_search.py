@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from benchmarks.cases import Case, case
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import CORES, MINUTE, experiment
 from moeopt import registry
 from moeopt.api import solve
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.problem import Problem
 from moeopt.reference import reference_cost
 from moeopt.stop import Stop

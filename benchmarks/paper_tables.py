@@ -8,9 +8,9 @@ from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn, percent, seconds
 from benchmarks.pairing import Comparison, described, mean_ranks, paired
 from benchmarks.placing import FRACTION, MEMORY
-from benchmarks.run import Row
 from benchmarks.schemes import PUBLISHED, SCHEMES
 from benchmarks.serving_figures import SERVINGS
+from moeopt.bench_rows import Row
 
 REFERENCE = "tacg"  # what single copies are compared with
 REFERENCE_COPIES = "TACG + GESR"

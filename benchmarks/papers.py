@@ -6,10 +6,10 @@ from typing import Any
 
 from benchmarks.cases import NULL
 from benchmarks.placing import MEMORY, method_for, placed, problem_for, split
-from benchmarks.run import Key, Row, Task
 from benchmarks.schemes import SCHEMES
 from benchmarks.serving_figures import figures
 from benchmarks.suite import CORES, SEEDS, experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.reference import reference_cost
 from moeopt.stop import Stop
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from benchmarks.cases import NULL, Case, case
-from benchmarks.run import RESULTS, Key, Row, Store, Task
+from benchmarks.run import shown
 from benchmarks.suite import MINUTE, experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.heuristics.kahip import Kahip
 from moeopt.heuristics.linear import Linear
 from moeopt.heuristics.metis import Metis
@@ -99,7 +100,7 @@ def timed(key: Key, problem: Problem, method: Method, *, stop: Stop, bound: int 
 
 def stored_bound(name: str, layer: int | None) -> int | None:
     """The largest bound that an experiment has proved and kept for this case and layer; None without one."""
-    rows = [row for file in BOUNDS for row in Store(RESULTS / f"{file}.jsonl").rows()]
+    rows = [row for file in BOUNDS for row in shown(file)]
     proved = [
         row["found"]["bound"]
         for row in rows

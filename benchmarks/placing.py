@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.cases import read_source
-from benchmarks.run import versions
 from benchmarks.schemes import SCHEMES, Scheme
 from moeopt import storage
 from moeopt.api import read_placement, solve
+from moeopt.bench_rows import versions
 from moeopt.cluster import Cluster
 from moeopt.evening import even_out
 from moeopt.heuristics.gesr import Gesr

@@ -10,9 +10,10 @@ from typing import Any
 from benchmarks import findings, front_tables, node_tables, paper_tables, setting_tables, stream_tables
 from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn, percent, seconds
-from benchmarks.run import Row, Store
+from benchmarks.run import shown
 from benchmarks.schemes import SCHEMES
 from benchmarks.suite import CORES, FRACTION, METHODS, trouble
+from moeopt.bench_rows import Row
 
 PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "FINDINGS.md")
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -46,7 +47,7 @@ def update(pages: Sequence[Path], *, folder: Path, write: bool = True) -> list[s
 def table(name: str, *, folder: Path) -> str:
     """The table with the command of its experiment above and its machine below; empty without rows."""
     experiment, draw = TABLES[name]
-    rows = Store(folder / f"{experiment}.jsonl").latest()
+    rows = shown(experiment, folder=folder)
     good = [row for row in rows if row["outcome"] == "done" and not trouble([row])]
     if not good:
         return ""

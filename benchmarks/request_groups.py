@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable
 
 from benchmarks.cases import case, read_source
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import experiment, peak
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.grouping import GroupingProblem
 from moeopt.rows import check_answer, solve_model
 from moeopt.stop import Stop

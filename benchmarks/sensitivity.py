@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.placing import MEMORY, Memory, make, method_for, placed, split
-from benchmarks.run import Key, Row, Task
 from benchmarks.schemes import SCHEMES, Scheme
 from benchmarks.serving_figures import figures, linear_fan_out, summary
 from benchmarks.suite import CORES, SEEDS, experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.comparison import served_traffic
 from moeopt.heuristics.gesr import SCORERS, Gesr
 from moeopt.heuristics.spectral import Spectral

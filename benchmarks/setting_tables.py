@@ -8,7 +8,7 @@ from benchmarks.drawing import NONE, drawn
 from benchmarks.pairing import paired
 from benchmarks.paper_tables import SERVED_AS_PUBLISHED, chances, models, spread
 from benchmarks.placing import FRACTION
-from benchmarks.run import Row
+from moeopt.bench_rows import Row
 
 DEFAULTS = {"alpha": "alpha 0.25", "scorers": "scorer generality", "ablations": "full"}
 LAMBDAS, GUARDS = "lambdas", "guards"

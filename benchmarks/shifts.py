@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from benchmarks.papers import key_for
 from benchmarks.placing import MEMORY, placed, split
-from benchmarks.run import Key, Row, Task
 from benchmarks.serving_figures import figures
 from benchmarks.suite import CORES, SEEDS, experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.placement import Placement
 from moeopt.trace import Trace
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from benchmarks.cases import Case, case
-from benchmarks.run import Key, Row, Task, judge
 from benchmarks.suite import CORES, experiment, judged, linear_fan_out, peak, solved_row
 from moeopt import parallel, registry
 from moeopt.api import solve
+from moeopt.bench_referee import judge
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.stop import Stop
 
 MINUTE, FIVE, TEN, FIFTEEN = (Stop(seconds=60 * minutes) for minutes in (1, 5, 10, 15))
@@ -95,7 +96,7 @@ def certify(one: Case, key: Key, stop: Stop) -> list[Row]:
         layer = problem.layer(index)
         own = replace(key, layer=part.layer_id)
         rows.append(solved_row(own, layer, part, recorded.layers(layer.workload.layer_ids)))
-    judgement = judge(problem, result, recorded)
+    judgement = judge(problem, result, recorded=recorded)
     found = {
         **judged(problem, result, judgement),
         "seconds": seconds,

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn, percent
 from benchmarks.paper_tables import by_scheme, models, spread
-from benchmarks.run import Row
+from moeopt.bench_rows import Row
 
 OWN = "search with copies"
 OURS = ("search", "search + GESR", OWN)  # no baselines

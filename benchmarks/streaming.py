@@ -21,8 +21,8 @@ import typer
 from numba import njit
 from numpy.typing import NDArray
 
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import CORES, experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.parquet_columns import FORMAT, KEY, VERSION
 from moeopt.readers.parquet import ROWS
 from moeopt.streaming import stream_workload

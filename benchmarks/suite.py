@@ -4,14 +4,16 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.cases import CASES, NULL, Case, case, read_source
-from benchmarks.run import Judgement, Key, Row, Task, judge
 from moeopt import parallel, registry
 from moeopt.api import solve
+from moeopt.bench_referee import Judgement, judge
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.characteristics import profile
 from moeopt.comparison import compare, evaluate, mean_fan_out
 from moeopt.exact import Exact
@@ -38,7 +40,7 @@ METHODS = ("linear", "random", "lpt", "swap-cut", "swap", "blocks")
 
 @dataclass(frozen=True)
 class Experiment:
-    """A name, the tasks, and how they run; see `benchmarks.run.perform_all` for `workers` and `contradiction`.
+    """A name, the tasks, and how they run; see `moeopt.bench_sweep.sweep` for `workers` and `contradiction`.
 
     `stored` is False where the rows are for a look and not for keeping.
     """
@@ -46,7 +48,7 @@ class Experiment:
     name: str
     summary: str
     tasks: Callable[[], Iterable[Task]]
-    workers: int = 0
+    workers: int = 1
     stored: bool = True
     contradiction: Callable[[Row, Sequence[Row]], str] | None = None
 
@@ -57,7 +59,7 @@ EXPERIMENTS: dict[str, Experiment] = {}
 def experiment(
     name: str,
     *,
-    workers: int = 0,
+    workers: int = 1,
     stored: bool = True,
     contradiction: Callable[[Row, Sequence[Row]], str] | None = None,
 ) -> Callable[[Callable[[], Iterable[Task]]], Callable[[], Iterable[Task]]]:
@@ -138,7 +140,7 @@ def compare_held_out(one: Case, key: Key) -> list[Row]:
         judgements, _ = parallel.run(
             executor,
             [
-                (judge, (layers[part.layer_id], part, parts[part.layer_id]))
+                (partial(judge, recorded=parts[part.layer_id]), (layers[part.layer_id], part))
                 for part in results
                 if part.layer_id is not None
             ],
@@ -191,7 +193,7 @@ def measure_preset(one: Case, key: Key) -> list[Row]:
         ]
     seconds = time.perf_counter() - begun
     judged = [
-        judge(one.problem(part), result, part)
+        judge(one.problem(part), result, recorded=part)
         for result, part in zip(placed, (recorded, control), strict=True)
     ]
     refused = next((verdict for verdict in judged if verdict.reason), judged[0])
@@ -220,7 +222,7 @@ def measure_preset(one: Case, key: Key) -> list[Row]:
 
 def solved_row(key: Key, problem: Problem, result: Result, recorded: Trace | Workload) -> Row:
     """The row of one solved problem, judged."""
-    judgement = judge(problem, result, recorded)
+    judgement = judge(problem, result, recorded=recorded)
     found = {
         **judged(problem, result, judgement),
         "seconds": result.seconds,

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from benchmarks.attempts import PRICES
 from benchmarks.builders import building
 from benchmarks.models import TINY
-from benchmarks.run import Task
 from benchmarks.suite import CORES, experiment
 from benchmarks.trials import contradiction, trial
+from moeopt.bench_rows import Task
 from moeopt.stop import Stop
 
 BRIEF = Stop(seconds=1)

@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.cases import NULL
 from benchmarks.placing import MEMORY, Memory, split
-from benchmarks.run import Key, Row, Task
 from benchmarks.serving_figures import linear_fan_out
 from benchmarks.shifts import families_kept
 from benchmarks.suite import CORES, SEEDS, experiment
 from moeopt.api import solve
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.cluster import Cluster
 from moeopt.comparison import served_traffic
 from moeopt.placement import Placement

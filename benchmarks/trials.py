@@ -5,8 +5,8 @@ from typing import Any
 
 from benchmarks.attempts import PRICES, attempt
 from benchmarks.models import REPLICAS, REPLICAS_32, SPECS, Spec
-from benchmarks.run import Key, Row, Task
 from benchmarks.suite import CORES, MINUTE, experiment
+from moeopt.bench_rows import Key, Row, Task
 from moeopt.solvers.offered import BUILT_IN
 from moeopt.stop import Stop
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cases
-from benchmarks.cases import CASES, FILES, NULL, Absent, case, folder, read_source
+from benchmarks.cases import CASES, FILES, NULL, case, folder, read_source
+from moeopt.bench_rows import Absent
 from moeopt.generator import PRESETS
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.crossings import cross, cross_all, middling
-from benchmarks.run import Key
+from moeopt.bench_rows import Key
 from moeopt.relaxations import semidefinite
 
 INSTANCES, CHUNKS = 500, 20

@@ -5,7 +5,8 @@ import pytest
 
 from benchmarks.findings import shifted_mean, solved_seconds
 from benchmarks.report import table
-from benchmarks.run import Key, Row, Store
+from moeopt.bench_files import write_rows
+from moeopt.bench_rows import Key, Row
 
 STOP = "Stop(seconds=20, candidates=None, gap=0.0)"
 
@@ -55,7 +56,7 @@ def test_solvers_are_columns_and_claims_stand_beside_certificates(tmp_path: Path
         _row("b", "highs", 0, status="solver-claimed", bound=90, solved_seconds=3.0),
         _row("b", "highs", 1, status="certified-gap", bound=80, solved_seconds=None, seconds=20.0),
     ]
-    Store(tmp_path / "formulations.jsonl").append(rows)
+    write_rows(rows, tmp_path / "formulations.parquet")
     text = table("formulations", folder=tmp_path)
     assert "| formulation | problems | prices | highs |" in text
     mean = shifted_mean([0.0, 0.0, 3.0, 20.0])
@@ -69,7 +70,7 @@ def test_the_spread_over_names_is_told_where_it_can_be_noticed(tmp_path: Path) -
     quick = [_row("a", "highs", seed, solved_seconds=0.01 * (1 + seed)) for seed in range(3)]
     slow = [_row("b", "highs", seed, solved_seconds=1.0 + seed) for seed in range(3)]
     unsolved = [_row("c", "highs", 0, solved_seconds=1.0), _row("c", "highs", 1, status="feasible")]
-    Store(tmp_path / "formulations.jsonl").append([*quick, *slow, *unsolved])
+    write_rows([*quick, *slow, *unsolved], tmp_path / "formulations.parquet")
     assert "| `blocks` | 3.0, 3.0 (1) |" in table("seeds", folder=tmp_path)
 
 
@@ -83,7 +84,7 @@ def test_symmetry_has_both_sides_in_a_line(tmp_path: Path) -> None:
     ]
     for row in rows:
         row["method"] = f"replicated(symmetry={row['found']['symmetry']}) by highs"
-    Store(tmp_path / "symmetry.jsonl").append(rows)
+    write_rows(rows, tmp_path / "symmetry.parquet")
     text = table("symmetry", folder=tmp_path)
     assert "| a | highs | 2/2 (2), 1 s | 10 to 10 | 2/2 (2), 1 s | 100 to 101 |" in text
 
@@ -94,7 +95,7 @@ def test_a_run_that_was_ended_counts_as_unsolved_in_every_table(tmp_path: Path) 
         del row["found"][name]
     row["found"] |= {"status": "overran", "seconds": 20.0}
     for experiment in ("formulations", "symmetry", "replicas"):
-        Store(tmp_path / f"{experiment}.jsonl").append([row])
+        write_rows([row], tmp_path / f"{experiment}.parquet")
     for name in ("formulations", "sizes", "symmetry"):
         assert "0/1 (0), 20 s" in table(name, folder=tmp_path)
     assert "| a | –, overran, 20 s |" in table("replicas", folder=tmp_path)
@@ -126,7 +127,7 @@ def test_replicas_have_a_formulation_a_column_and_refusals_are_named(tmp_path: P
     ]
     rows[1]["method"] = "replicated() by highs"
     refused = Key("b", None, "replicated() by highs", 0, STOP).row("unsupported", reason="too many rows")
-    Store(tmp_path / "replicas.jsonl").append([*rows, refused])
+    write_rows([*rows, refused], tmp_path / "replicas.parquet")
     text = table("replicas", folder=tmp_path)
     assert "| a | 100 claimed, 1 s; gap 10.0 % | 100, gap 25.0 %, 60 s |" in text
     assert "| b | –, none-found, 1 s | – |" in text
@@ -150,9 +151,8 @@ def test_builders_say_what_pyomo_was_spared(tmp_path: Path) -> None:
     }
     key = Key("all pairs, 64 experts x 8 GPUs", None, "pairs()", 0, "none")
     large = Key("all pairs, 128 experts x 16 GPUs", None, "pairs()", 0, "none")
-    Store(tmp_path / "builders.jsonl").append(
-        [key.row("done", **found), large.row("done", **{**found, "pyomo_seconds": None, "ratio": None})]
-    )
+    rows = [key.row("done", **found), large.row("done", **{**found, "pyomo_seconds": None, "ratio": None})]
+    write_rows(rows, tmp_path / "builders.parquet")
     text = table("builders", folder=tmp_path)
     assert "| 64 + 124,992 on demand × 2,016, 4,032 | 0.001 s | 0.002 s | 10 s + 8 s | 6,000 |" in text
     assert "| 0.001 s | 0.002 s | – | – |" in text
@@ -166,5 +166,5 @@ def test_agreement_sums_the_chunks_of_a_formulation(tmp_path: Path) -> None:
         )
         for first in (0, 100)
     ]
-    Store(tmp_path / "agreement.jsonl").append(rows)
+    write_rows(rows, tmp_path / "agreement.parquet")
     assert "| `hops` | 200 | 198 | 0 | 2 | 196 |" in table("agreement", folder=tmp_path)

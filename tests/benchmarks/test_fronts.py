@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.fronts import LAST, Point, case_name, front, replica_fronts
-from benchmarks.run import Key, Row
 from moeopt import sample
+from moeopt.bench_rows import Key, Row
 from moeopt.stop import Stop
 
 SEEN, HELD = sample().split(0.2, seed=0)

@@ -18,7 +18,7 @@ from benchmarks.full_plan import (
     measure_plan,
     planned,
 )
-from benchmarks.run import Key
+from moeopt.bench_rows import Key
 from moeopt.generator import PRESETS
 
 SMALL = Size(

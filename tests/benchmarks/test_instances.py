@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import agreement
 from benchmarks.instances import GENERATORS, PATIENCE, instances, placements, stated_types
-from benchmarks.run import Key
 from benchmarks.suite import EXPERIMENTS
+from moeopt.bench_rows import Key
 from moeopt.judged import Judged
 from moeopt.statements import named_formulation
 from moeopt.testing import brute_force

@@ -3,9 +3,10 @@ from importlib.metadata import entry_points
 import numpy as np
 import pytest
 
-from benchmarks.cases import Absent, read_source
+from benchmarks.cases import read_source
 from benchmarks.models import REPLICAS, REPLICAS_32, SPECS, TINY, question, spec
 from benchmarks.questions import KEPT, Question, layer_of, most_kept, names_of, renamed
+from moeopt.bench_rows import Absent
 from moeopt.problem import Problem
 from moeopt.statements import GROUP, named_formulation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.multi_node import LAST, NULL_SEEDS, ONCE, measure_nodes, multi_node
-from benchmarks.run import Key
+from moeopt.bench_rows import Key
 
 
 def test_every_method_has_a_row_and_the_last_one_bears_the_key() -> None:

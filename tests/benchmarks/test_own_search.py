@@ -9,7 +9,8 @@ from benchmarks import own_search
 from benchmarks.cases import case
 from benchmarks.own_search import measure_model
 from benchmarks.report import table
-from benchmarks.run import Key, Store
+from moeopt.bench_files import write_rows
+from moeopt.bench_rows import Key
 from moeopt.stop import Stop
 
 
@@ -23,5 +24,5 @@ def test_a_row_a_layer_and_one_of_all_whose_shares_are_at_most_one(
     assert whole["found"]["cost"] == sum(row["found"]["cost"] for row in layers)
     assert whole["found"]["worst"] == min(row["found"]["share"] for row in layers)
     assert 0.5 < whole["found"]["worst"] <= whole["found"]["share"] <= 1
-    Store(tmp_path / "search.jsonl").append([*layers, whole])
+    write_rows([*layers, whole], tmp_path / "search.parquet")
     assert "| sample | 1 | " in table("search", folder=tmp_path)

@@ -12,7 +12,8 @@ from benchmarks import node_tables, paper_tables
 from benchmarks.paper_tables import attained, by_scheme, chance, interval, spread
 from benchmarks.partitioners import RIVALS, SEARCH
 from benchmarks.report import table
-from benchmarks.run import Key, Row, Store
+from moeopt.bench_files import write_rows
+from moeopt.bench_rows import Key, Row
 
 GPT = "gpt-oss-20b"
 
@@ -54,7 +55,7 @@ def _cells(text: str, *start: str) -> list[str]:
 
 
 def _stored(folder: Path, name: str, rows: Sequence[Row]) -> str:
-    Store(folder / f"{name}.jsonl").append(rows)
+    write_rows(rows, folder / f"{name}.parquet")
     return table(name, folder=folder)
 
 

@@ -6,8 +6,10 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.report import PAGES, TABLES, table, update
-from benchmarks.run import RESULTS, Key, Store
+from benchmarks.run import RESULTS, shown
 from benchmarks.suite import METHODS
+from moeopt.bench_files import write_rows
+from moeopt.bench_rows import Key
 
 README = "before\n" + "".join(f"<!-- table:{name} -->\nold\n<!-- /table -->\n" for name in TABLES) + "after\n"
 
@@ -32,7 +34,7 @@ def _presets(folder: Path, **changed: Any) -> None:
         "null_reduction": 0.04,
     }
     key = Key("synthetic-64", None, "Swap()", 0, "Stop()")
-    Store(folder / "presets.jsonl").append([key.row("done", **{**found, **changed})])
+    write_rows([key.row("done", **{**found, **changed})], folder / "presets.parquet")
 
 
 def test_a_stale_readme_is_detected_and_brought_up_to_date(readme: Path, tmp_path: Path) -> None:
@@ -85,14 +87,15 @@ def test_a_table_with_rows_has_a_marker_on_some_page(readme: Path, tmp_path: Pat
 def test_rows_that_contradict_themselves_are_named_below_the_table(tmp_path: Path) -> None:
     _presets(tmp_path)
     key = Key("synthetic-512", None, "Swap()", 0, "Stop()")
-    Store(tmp_path / "presets.jsonl").append([key.row("failed", reason="ValueError: seed")])
+    rows = [*shown("presets", folder=tmp_path), key.row("failed", reason="ValueError: seed")]
+    write_rows(rows, tmp_path / "presets.parquet")
     text = table("presets", folder=tmp_path)
     assert "| synthetic-512 |" not in text
     assert "Left out: synthetic-512 (ValueError: seed)." in text
 
 
 def _held_out(folder: Path, name: str, seeds: list[float]) -> None:
-    rows = []
+    rows = shown("held-out", folder=folder)
     for seed, value in enumerate(seeds):
         for method in METHODS:
             key = Key(name, None, method, seed, "Stop()")
@@ -105,7 +108,7 @@ def _held_out(folder: Path, name: str, seeds: list[float]) -> None:
                 "max_violation": value,
             }
             rows.append(key.row("done", **found))
-    Store(folder / "held-out.jsonl").append(rows)
+    write_rows(rows, folder / "held-out.parquet")
 
 
 def test_held_out_rows_become_means_and_deviations_with_the_null_beside_them(tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_a_certified_run_is_one_line_and_its_layers_give_the_times(tmp_path: Pat
         "peak_mib": 300.4,
         "peak_worker_mib": 250.0,
     }
-    Store(tmp_path / "certified.jsonl").append([*rows, key.row("done", **run)])
+    write_rows([*rows, key.row("done", **run)], tmp_path / "certified.parquet")
     text = table("certified", folder=tmp_path)
     assert (
         "| sample | 3 of 3 | 1.500 | 2.000 | 25.0 % | 100.0 % | 1 s, 9 s | 13 s | 2.2 s | 300 + 2 × 250 |"

@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks import sensitivity as module
 from benchmarks.placing import Memory
-from benchmarks.run import Key, Row
 from benchmarks.sensitivity import (
     GUARDS,
     SIZES,
@@ -26,6 +25,7 @@ from benchmarks.sensitivity import (
     varied,
 )
 from moeopt import Cluster, Problem, sample, solve
+from moeopt.bench_rows import Key, Row
 from moeopt.heuristics.gesr import Gesr
 
 SEEN, HELD = (part.layers([0]) for part in sample().split(0.2, seed=0))

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import front_tables, setting_tables, stream_tables
 from benchmarks.report import table
-from benchmarks.run import Key, Row, Store
+from moeopt.bench_files import write_rows
+from moeopt.bench_rows import Key, Row
 
 GPT = "gpt-oss-20b"
 STREAMS = ("balanced", "law 60%", "law 80%", "phases, slow", "phases, fast", "bursts of law")
@@ -25,7 +26,7 @@ def _row(method: str, seed: int, *, case: str = GPT, **found: Any) -> Row:
 
 
 def _stored(folder: Path, name: str, rows: Sequence[Row]) -> str:
-    Store(folder / f"{name}.jsonl").append(rows)
+    write_rows(rows, folder / f"{name}.parquet")
     return table(name, folder=folder)
 
 

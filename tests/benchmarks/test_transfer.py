@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.placing import Memory
-from benchmarks.run import Key
 from benchmarks.transfer import EQUAL, POOLED, WORST, problems, reductions, transfer, transferred
 from moeopt import Cluster, Problem, sample, solve
+from moeopt.bench_rows import Key
 from moeopt.control import null
 from moeopt.stop import Stop
 

@@ -8,8 +8,8 @@ from benchmarks import attempts
 from benchmarks.attempts import PRICES, Overrun
 from benchmarks.builders import building, every_pair
 from benchmarks.models import SPECS
-from benchmarks.run import Key, Row, perform
 from benchmarks.trials import contradiction, solvers, trial
+from moeopt.bench_rows import Key, Row, perform
 from moeopt.stop import Stop
 
 BRIEF = Stop(seconds=10)

@@ -1,0 +1,170 @@
+"""The store of a benchmark's rows: one SQLite file, written by transactions that survive a killed process."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moeopt import storage
+from moeopt.bench_rows import SETTLED, Key, Row, versions
+
+__all__ = ["COLUMNS", "Store", "cells_of", "row_of"]
+
+MARK, VERSION = 0x6D6F656F, 1  # application id and schema
+WAIT = 60.0  # seconds for another process's transaction
+WHOLE = -1  # stands for no layer: SQLite holds two NULLs for different
+COLUMNS = (
+    *("experiment", "case", "layer", "method", "seed", "stop", "versions", "machine"),
+    *("outcome", "reason", "found", "wall_seconds", "peak_mib"),
+)
+IDENTITY = 8  # columns: one row each
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS rows (
+    number INTEGER PRIMARY KEY,
+    "experiment" TEXT NOT NULL, "case" TEXT NOT NULL, "layer" INTEGER NOT NULL, "method" TEXT NOT NULL,
+    "seed" INTEGER NOT NULL, "stop" TEXT NOT NULL, "versions" TEXT NOT NULL, "machine" TEXT NOT NULL,
+    "outcome" TEXT NOT NULL CHECK ("outcome" IN ('done', 'unsupported', 'skipped', 'failed')),
+    "reason" TEXT NOT NULL, "found" TEXT NOT NULL, "wall_seconds" REAL, "peak_mib" REAL,
+    UNIQUE ("experiment", "case", "layer", "method", "seed", "stop", "versions", "machine")
+)
+"""
+_NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
+_KEY = ", ".join(f'"{name}"' for name in COLUMNS[:IDENTITY])
+_FOUND = ", ".join(f'"{name}" = excluded."{name}"' for name in COLUMNS[IDENTITY:])
+_SETTLED = ", ".join(f"'{outcome}'" for outcome in SETTLED)
+ADD = f"INSERT INTO rows ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT ({_KEY}) DO NOTHING"
+# An answer stays when a later try of the same fails.
+REPLACE = (
+    ADD.replace("NOTHING", f"UPDATE SET {_FOUND}")
+    + f" WHERE excluded.outcome IN ({_SETTLED}) OR rows.outcome NOT IN ({_SETTLED})"
+)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Rows of experiments in one file: a row for each key, versions and machine, whoever writes and however often.
+
+    Write-ahead log, synchronised to the disk before `append` returns; processes on one machine may share it.
+    """
+
+    path: Path
+
+    def append(self, rows: Iterable[Row], *, experiment: str, replace: bool = True) -> None:
+        """Add rows, all of them or none, on disk when this returns.
+
+        With `replace` they take the place of failures and of earlier answers; without, rows that are there stay.
+        """
+        found = [cells_of(row, experiment) for row in rows]
+        with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(REPLACE if replace else ADD, found)
+            database.execute("COMMIT")
+
+    def rows(self, experiment: str) -> list[Row]:
+        """All rows of an experiment, oldest first."""
+        if not self.path.exists():
+            return []
+        with self._open() as database:
+            found = database.execute(
+                f"SELECT {_NAMES} FROM rows WHERE experiment = ? ORDER BY number", (experiment,)
+            )
+            return [row_of(cells) for cells in found]
+
+    def latest(self, experiment: str) -> list[Row]:
+        """The newest row of every key, whatever the versions and the machine."""
+        return list({Key.of(row): row for row in self.rows(experiment)}.values())
+
+    def done(self, experiment: str) -> set[Key]:
+        """Keys with an answer by the versions installed, of any machine; failures and skipped cases are tried again."""
+        mine = versions()
+        return {
+            Key.of(row)
+            for row in self.rows(experiment)
+            if row["versions"] == mine and row["outcome"] in SETTLED
+        }
+
+    def forget(self, experiment: str) -> None:
+        """Delete the rows of an experiment."""
+        with self._open() as database:
+            database.execute("DELETE FROM rows WHERE experiment = ?", (experiment,))
+
+    def experiments(self) -> list[str]:
+        """Names of those that have rows, in the order of their first."""
+        if not self.path.exists():
+            return []
+        with self._open() as database:
+            found = database.execute("SELECT experiment FROM rows GROUP BY experiment ORDER BY min(number)")
+            return [name for (name,) in found]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            database = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)
+            try:
+                _check(database, self.path)
+                yield database
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+
+def _check(database: sqlite3.Connection, path: Path) -> None:
+    """Make an empty file a store; ValueError for a file of somebody else, or of a later version."""
+    database.execute("PRAGMA synchronous = FULL")
+    (mark,), (version,) = (
+        database.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+    )
+    if (mark, version) == (MARK, VERSION):
+        return
+    if mark == MARK:
+        raise ValueError(f"{path}: a store of version {version}, this moeopt knows {VERSION}")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("BEGIN IMMEDIATE")
+    try:  # another process may have been first
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (now,) = database.execute("PRAGMA application_id").fetchone()
+        if now != MARK and (now or tables):
+            raise ValueError(f"{path}: a database, but not of benchmark rows")
+        database.execute(SCHEMA)
+        database.execute(f"PRAGMA application_id = {MARK}")
+        database.execute(f"PRAGMA user_version = {VERSION}")
+        database.execute("COMMIT")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+
+
+def cells_of(row: Row, experiment: str) -> list[Any]:
+    """The values of `COLUMNS`."""
+    words: dict[str, Any] = {**row, "experiment": experiment}
+    words["layer"] = WHOLE if row["layer"] is None else row["layer"]
+    for name in ("versions", "machine", "found"):
+        words[name] = _text(row[name], ordered=name != "found")
+    return [words.get(name) for name in COLUMNS]
+
+
+def _text(value: object, *, ordered: bool) -> str:
+    return json.dumps(
+        value,
+        default=storage.plain,
+        allow_nan=False,
+        sort_keys=ordered,
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+
+
+def row_of(cells: Sequence[Any]) -> Row:
+    """Inverse of `cells_of`, without the experiment."""
+    row: Row = dict(zip(COLUMNS[1:], cells[1:], strict=True))
+    row["layer"] = None if row["layer"] == WHOLE else row["layer"]
+    for name in ("versions", "machine", "found"):
+        row[name] = json.loads(row[name])
+    return row

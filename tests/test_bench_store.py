@@ -1,0 +1,177 @@
+"""The store: no row is lost or doubled, whoever writes and whatever is killed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.kills import ROWS, TASKS, kill, measured
+from moeopt.bench_files import collect, publish, read_rows, write_rows
+from moeopt.bench_rows import Key, Row, versions
+from moeopt.bench_store import Store
+from tests.bench_tasks import key_of
+
+TRIED = "made-up"
+OUTCOMES = ("done", "unsupported", "skipped", "failed")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def stored_rows(draw: st.DrawFn) -> Row:
+    layer = draw(st.none() | st.integers(0, 3))
+    key = Key(draw(TEXTS), layer, draw(TEXTS), draw(st.integers(0, 2**31)), draw(TEXTS))
+    row = key.row(draw(st.sampled_from(OUTCOMES)), reason=draw(TEXTS))
+    spent = draw(st.none() | st.floats(0, 1e9))
+    return {**row, "found": draw(st.dictionaries(TEXTS, VALUES, max_size=3)), "wall_seconds": spent}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(stored_rows(), max_size=5, unique_by=Key.of))
+def test_rows_come_back_as_they_went_in(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    store = Store(folder / "rows.sqlite")
+    store.append(rows, experiment=TRIED)
+    assert store.rows(TRIED) == rows
+    for suffix in (".parquet", ".csv"):
+        write_rows(rows, folder / f"{TRIED}{suffix}")
+        assert read_rows(folder / f"{TRIED}{suffix}") == rows
+
+
+def test_an_answer_stays_when_a_later_try_fails_and_a_failure_does_not(tmp_path: Path) -> None:
+    store, key = Store(tmp_path / "rows.sqlite"), key_of("a")
+    for row, kept in (
+        (key.row("failed", reason="1"), "1"),
+        (key.row("skipped", reason="2"), "2"),
+        (key.row("done", reason="3"), "3"),
+        (key.row("failed", reason="4"), "3"),
+        (key.row("done", reason="5"), "5"),
+    ):
+        store.append([row], experiment=TRIED)
+        assert [one["reason"] for one in store.rows(TRIED)] == [kept]
+    store.append([key.row("done", reason="6")], experiment=TRIED, replace=False)
+    assert [one["reason"] for one in store.rows(TRIED)] == ["5"]
+
+
+def test_rows_of_another_machine_or_other_versions_are_rows_of_their_own(tmp_path: Path) -> None:
+    store, row = Store(tmp_path / "rows.sqlite"), key_of("a").row("done")
+    other = {**row, "machine": {"cpu": "another", "cores": 64}}
+    older = {**row, "versions": {**versions(), "numpy": "1.0"}}
+    store.append([row, other, older, row, other, older], experiment=TRIED)
+    assert store.rows(TRIED) == [row, other, older]
+    assert store.latest(TRIED) == [older]
+
+
+def test_rows_are_stored_together_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(tmp_path / "rows.sqlite")
+    with pytest.raises(ValueError, match="CHECK constraint failed"):
+        store.append(
+            [key_of("a").row("done"), {**key_of("b").row("done"), "outcome": "great"}], experiment=TRIED
+        )
+    with pytest.raises(ValueError, match="Out of range float"):
+        store.append([key_of("a").row("done", cost=float("inf"))], experiment=TRIED)
+    assert store.rows(TRIED) == []
+    store.append([key_of("a").row("done", cost=np.int64(3), loads=np.arange(2))], experiment=TRIED)
+    assert store.rows(TRIED)[0]["found"] == {"cost": 3, "loads": [0, 1]}
+
+
+def test_writers_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
+    store = Store(tmp_path / "rows.sqlite")
+
+    def write(number: int) -> None:
+        store.append([key_of(f"{number}, {part}").row("done") for part in range(3)], experiment=TRIED)
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(write, range(40)))
+    assert len(store.rows(TRIED)) == 120
+
+
+def test_a_file_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE notes (text TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"other\.sqlite: a database, but not of benchmark rows"):
+        Store(path).append([key_of("a").row("done")], experiment=TRIED)
+    assert path.read_bytes()[100:] == before[100:]
+    (tmp_path / "text").write_text("no database at all, but long enough to have a header of one " * 4)
+    with pytest.raises(ValueError, match="text: file is not a database"):
+        Store(tmp_path / "text").rows(TRIED)
+    Store(tmp_path / "new").append([], experiment=TRIED)
+    with closing(sqlite3.connect(tmp_path / "new")) as database:
+        database.execute("PRAGMA user_version = 2")
+    with pytest.raises(ValueError, match="a store of version 2, this moeopt knows 1"):
+        Store(tmp_path / "new").rows(TRIED)
+
+
+def test_what_is_shown_makes_a_store_that_shows_the_same_bytes(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    store = Store(first / "rows.sqlite")
+    store.append([key_of(name).row("done", cost=1.5) for name in "ab"], experiment="one")
+    store.append([key_of("c").row("failed", reason="no")], experiment="two")
+    publish(store, first)
+    other = Store(second / "rows.sqlite")
+    collect(first, other)
+    collect(first, other)
+    publish(other, second)
+    assert store.experiments() == other.experiments() == ["one", "two"]
+    for name in ("one.parquet", "two.parquet"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    publish(store, first, experiments=["two"], suffix=".csv")
+    assert sorted(path.suffix for path in first.iterdir()).count(".csv") == 1
+
+
+def test_files_that_are_no_rows_are_refused_by_name(tmp_path: Path) -> None:
+    for name, content in (("a.csv", "case,seed\nx,1\n"), ("b.csv", ""), ("c.parquet", "PAR1")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{name}: no rows of a benchmark"):
+            read_rows(tmp_path / name)
+    with pytest.raises(ValueError, match=r"are written as \.parquet or \.csv"):
+        write_rows([], tmp_path / "rows.json")
+
+
+def test_a_hundred_kills_lose_tear_and_double_nothing(tmp_path: Path) -> None:
+    tally = kill(100, Store(tmp_path / "rows.sqlite"), seed=0)
+    assert tally.clean, tally
+    assert tally.amid > 50
+    assert tally.reported > 20
+
+
+class Careless(Store):
+    """Stores the rows of a task one by one."""
+
+    def append(self, rows: Iterable[Row], *, experiment: str, replace: bool = True) -> None:
+        for row in rows:
+            super().append([row], experiment=experiment, replace=replace)
+
+
+class Forgetful(Store):
+    """Says that rows are stored which are not."""
+
+    def append(self, rows: Iterable[Row], *, experiment: str, replace: bool = True) -> None:
+        return
+
+
+def test_kills_find_a_store_that_is_careless_or_forgetful(tmp_path: Path) -> None:
+    assert kill(40, Careless(tmp_path / "careless"), seed=0).torn
+    assert kill(4, Forgetful(tmp_path / "forgetful"), seed=0).lost
+
+
+def test_the_tasks_of_a_kill_are_what_it_counts() -> None:
+    assert [row["layer"] for row in measured("a")] == [*range(ROWS - 1), None]
+    assert TASKS > 1
