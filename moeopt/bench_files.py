@@ -16,13 +16,13 @@ __all__ = ["collect", "publish", "read_rows", "write_rows"]
 WHOLE_NUMBERS, NUMBERS = ("layer", "seed"), ("wall_seconds", "peak_mib")
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
+def write_rows(rows: Sequence[Row], path: Path, *, experiment: str | None = None) -> None:
     """Write a table, by the suffix .parquet or .csv, whole or not at all; other suffixes raise ValueError.
 
-    Columns as in the store, the experiment being the name of the file. A row of all layers has the layer -1;
+    Columns as in the store, the experiment by default the name of the file. A row of all layers has the layer -1;
     `versions`, `machine` and `found` are JSON.
     """
-    found = [cells_of(row, path.stem) for row in rows]
+    found = [cells_of(row, experiment or path.stem) for row in rows]
     if path.suffix == ".csv":
         text = io.StringIO(newline="")
         csv.writer(text).writerows([COLUMNS, *found])

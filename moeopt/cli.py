@@ -9,6 +9,7 @@ import typer
 
 from moeopt import __version__, flags
 from moeopt.allocate_cli import allocate
+from moeopt.bench_cli import bench
 from moeopt.capacity_cli import capacity
 from moeopt.certify_cli import certify
 from moeopt.compare_cli import compare
@@ -59,6 +60,7 @@ app.command()(capacity)
 app.command()(moves)
 app.command()(replay)
 app.command()(deploy_notes)
+app.add_typer(bench, name="bench")
 
 
 @app.command()

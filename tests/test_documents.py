@@ -27,7 +27,7 @@ def test_every_verb_is_in_the_readme_and_every_verb_there_exists() -> None:
         command.name or command.callback.__name__.replace("_", "-")
         for command in app.registered_commands
         if command.callback
-    }
+    } | {group.name for group in app.registered_groups}
     assert shown == verbs
 
 

@@ -1,0 +1,137 @@
+"""The verb `bench`: sweeps of methods over problems and seeds that survive interruption, and what came of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moeopt import flags
+from moeopt.terminal import check_folder, progress, show
+
+if TYPE_CHECKING:
+    from moeopt.bench_rows import Row
+
+bench = typer.Typer(
+    no_args_is_help=True, help="Sweeps of methods over problems and seeds, stored row by row."
+)
+StoreFile = Annotated[Path, typer.Option("--store", help="SQLite file that keeps the rows.")]
+SWEEP = "sweep"  # name of the experiment
+
+
+@bench.command()
+def run(
+    trace: flags.TraceFile,
+    *,
+    store: StoreFile,
+    gpus: flags.Gpus,
+    nodes: flags.Nodes = 1,
+    slots: flags.Slots = None,
+    replicas: flags.Replicas = 0,
+    load_tolerance: flags.Tolerance = None,
+    weights: flags.Weights = None,
+    objective: flags.Objective = "fan-out",
+    gpu_cost: flags.GpuCost = 1,
+    node_cost: flags.NodeCost = 0,
+    methods: flags.Methods = "linear,random,lpt,swap,auto",
+    seeds: flags.Seeds = 1,
+    held_out: flags.HeldOut = 0.0,
+    seconds: flags.Seconds = 60.0,
+    layers: flags.Layers = None,
+    workers: flags.Workers = None,
+    memory: Annotated[int, typer.Option(min=1, help="MiB that each process of a run may allocate.")] = 8192,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds that a run may take in all.")] = 14_400.0,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Run every method with every seed that the store has no rows of; a run is a process of its own.
+
+    Interrupt it and start it again with the same words: it goes on. Crashed and ended runs are rows with their reason.
+    """
+    from dataclasses import asdict, replace
+
+    from moeopt.bench_measures import summaries
+    from moeopt.bench_rows import Key
+    from moeopt.bench_runs import Limits
+    from moeopt.bench_solving import Question, tasks
+    from moeopt.bench_store import Store
+    from moeopt.bench_sweep import left, sweep
+    from moeopt.options import name_list, worker_count
+    from moeopt.stop import Stop
+
+    if held_out and not 0 < held_out < 1:
+        raise ValueError(f"--held-out must lie between 0 and 1, found {held_out}")
+    check_folder(store)
+    options = {
+        "gpus": gpus,
+        "nodes": nodes,
+        "slots": slots,
+        "replicas": replicas,
+        "load_tolerance": load_tolerance,
+        "weights": weights,
+        "objective": objective,
+        "gpu_cost": gpu_cost,
+        "node_cost": node_cost,
+    }
+    question = Question(trace.resolve(), layers, options, held_out)
+    wanted = list(tasks(question, name_list(methods), seeds=range(seeds), stop=Stop(seconds=seconds)))
+    kept = Store(store)
+    todo = left(wanted, kept, experiment=SWEEP)
+    with progress(quiet=as_json) as follow:
+        step = follow(f"{len(todo)} of {len(wanted)} runs", len(todo))
+        sweep(
+            todo,
+            kept,
+            experiment=SWEEP,
+            workers=worker_count(workers, layers=max(len(todo), 1)),
+            limits=Limits(seconds=limit, mebibytes=memory),
+            follow=lambda rows: step(),
+        )
+    asked = {replace(task.key, layer=None) for task in wanted}
+    rows = [row for row in kept.latest(SWEEP) if replace(Key.of(row), layer=None) in asked]
+    failed = sum(row["outcome"] == "failed" for row in rows)
+    told = [asdict(one) for one in summaries(rows)]
+    answer = {"store": str(store), "ran": len(todo), "failed": failed, "methods": told}
+    show(answer, lambda: _drawn(rows, store), as_json=as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _drawn(rows: list[Row], store: Path) -> list[Any]:
+    from rich.markup import escape
+
+    from moeopt.bench_measures import summaries
+    from moeopt.bench_tables import summary_table
+
+    reasons = [f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]]
+    return [summary_table(summaries(rows)), *map(escape, reasons), f"{escape(str(store))}: {len(rows)} rows"]
+
+
+@bench.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="SQLite file of a sweep.", show_default=False)],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: .parquet or .csv.")],
+    as_json: flags.AsJson = False,
+) -> None:
+    """Write the rows as a table, the newest of every key."""
+    from moeopt.bench_files import write_rows
+
+    check_folder(output)
+    rows = stored(store)
+    write_rows(rows, output, experiment=SWEEP)
+    answer = {"file": str(output), "rows": len(rows)}
+    show(answer, lambda: [f"{output}: {len(rows)} rows"], as_json=as_json)
+
+
+def stored(path: Path) -> list[Row]:
+    """The newest rows of a sweep's store or of a table of them; ValueError for a file without rows."""
+    from moeopt.bench_files import read_rows
+    from moeopt.bench_store import Store
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    rows = read_rows(path) if path.suffix in (".parquet", ".csv") else Store(path).latest(SWEEP)
+    if not rows:
+        raise ValueError(f"{path}: no rows of a sweep")
+    return rows

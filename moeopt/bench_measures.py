@@ -1,0 +1,154 @@
+"""What rows of a sweep add up to: shares of what is attainable, times, profiles of performance, fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import exp, log
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from moeopt.bench_rows import Row
+from moeopt.result import certified_share
+
+__all__ = ["MethodSummary", "best_bounds", "front", "performance_profile", "shifted_mean", "summaries"]
+
+SHIFT = 10.0  # seconds: what is over at once must not decide a mean
+Place = tuple[str, int, int | None]  # case, seed, layer
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One method over all cases and seeds of a sweep; None for what no row tells.
+
+    | field | holds |
+    |---|---|
+    | method | as asked for |
+    | runs, failed | of them; without an answer |
+    | layers, optimal | solved; proved optimal |
+    | share | mean over layers of the certified share of the attainable saving, by the best bound any method has |
+    | gap | mean over layers of (cost - that bound) / cost |
+    | seconds | shifted geometric mean of the runs' |
+    | reduction, held_out | mean saving on linear: on the traffic placed for, on requests set aside |
+    | max_violation | mean MaxVio of the median layer |
+    """
+
+    method: str
+    runs: int
+    failed: int
+    layers: int
+    optimal: int
+    share: float | None
+    gap: float | None
+    seconds: float | None
+    reduction: float | None
+    held_out: float | None
+    max_violation: float | None
+
+
+def summaries(rows: Sequence[Row]) -> list[MethodSummary]:
+    """A summary a method, in the order of their first rows."""
+    bounds = best_bounds(rows)
+    return [_summary(name, own, bounds) for name, own in by_method(rows).items()]
+
+
+def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows by the method as asked for; of a run without an answer by its repr."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["found"].get("method", row["method"]), []).append(row)
+    names = {row["method"]: name for name, own in found.items() for row in own if "method" in row["found"]}
+    merged: dict[str, list[Row]] = {}
+    for name, own in found.items():
+        merged.setdefault(names.get(name, name), []).extend(own)
+    return merged
+
+
+def best_bounds(rows: Iterable[Row]) -> dict[Place, int]:
+    """The best verified bound of any method on each layer of a case; seeds differ where requests are held out."""
+    found: dict[Place, int] = {}
+    for row in rows:
+        bound = row["found"].get("bound")
+        if bound is not None and row["layer"] is not None:
+            place = _place(row)
+            found[place] = max(bound, found.get(place, bound))
+    return found
+
+
+def shifted_mean(values: Sequence[float], *, shift: float = SHIFT) -> float | None:
+    """Geometric mean of the values plus `shift`, less it; None of none."""
+    return exp(fmean(log(value + shift) for value in values)) - shift if values else None
+
+
+def performance_profile(
+    costs: Mapping[str, Mapping[Any, float]], *, ratios: Sequence[float]
+) -> dict[str, list[float]]:
+    """By method: share of the problems on which it is within each ratio of the best method (Dolan and Moré, 2002).
+
+    `costs` by method and problem, positive; a problem that a method has no cost of counts against it.
+    """
+    problems = {problem for own in costs.values() for problem in own}
+    best = {one: min(own[one] for own in costs.values() if one in own) for one in problems}
+    return {
+        name: [sum(own[one] <= ratio * best[one] for one in own) / max(len(problems), 1) for ratio in ratios]
+        for name, own in costs.items()
+    }
+
+
+def front(points: Sequence[tuple[float, ...]]) -> list[bool]:
+    """Which points no other is at least as low as in every coordinate and lower in one."""
+    if not points:
+        return []
+    found = np.asarray(points, float)
+    no_higher = (found[:, None] <= found).all(axis=2)
+    lower = (found[:, None] < found).any(axis=2)
+    beaten = np.any(no_higher & lower, axis=0)
+    return [not one for one in beaten]
+
+
+def _summary(name: str, rows: Sequence[Row], bounds: Mapping[Place, int]) -> MethodSummary:
+    runs = [row for row in rows if row["layer"] is None]
+    layers = [row for row in rows if row["layer"] is not None and row["found"].get("cost") is not None]
+    shares, gaps = [], []
+    for row in layers:
+        found, bound = row["found"], bounds.get(_place(row))
+        reference = Fraction(found["reference"])
+        share = certified_share(reference=reference, cost=found["cost"], bound=bound)
+        if share is not None:
+            shares.append(share)
+        if bound is not None:
+            gaps.append((found["cost"] - bound) / found["cost"] if found["cost"] else 0.0)
+    done = [row["found"] for row in runs if row["outcome"] == "done"]
+    saved = [_saving(found) for found in done]
+    return MethodSummary(
+        method=name,
+        runs=len(runs),
+        failed=len(runs) - len(done),
+        layers=len(layers),
+        optimal=sum(row["found"]["status"] == "certified-optimal" for row in layers),
+        share=_mean(shares),
+        gap=_mean(gaps),
+        seconds=shifted_mean([found["seconds"] for found in done]),
+        reduction=_mean(saved),
+        held_out=_mean([_saving(found["held_out"]) for found in done if found.get("held_out")]),
+        max_violation=_mean([found["max_violation"] for found in done]),
+    )
+
+
+def _saving(found: Mapping[str, Any]) -> float | None:
+    """On linear; None without a placement, or where linear touches one GPU only."""
+    if found["fan_out"] is None or not found["linear_fan_out"]:
+        return None
+    return float(1 - found["fan_out"] / found["linear_fan_out"])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _place(row: Row) -> Place:
+    return row["case"], row["seed"], row["layer"]

@@ -1,0 +1,151 @@
+"""The verb `bench`: sweeps that go on where they were interrupted, and tables of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import moeopt as mo
+from moeopt.bench_files import read_rows
+from moeopt.bench_rows import Key, Row
+from moeopt.bench_solving import Question, measure, tasks
+from moeopt.bench_store import Store
+from tests.command_line import Run, caller, refused
+
+CASE = {"gpus": 4}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trace") / "trace.parquet"
+    mo.write_trace(mo.sample().layers([0, 3]), path)
+    return path
+
+
+def asked(question: Question, *methods: str, seeds: int = 1) -> list[Row]:
+    found = tasks(question, methods, seeds=range(seeds), stop=mo.Stop(seconds=2))
+    return [row for task in found for row in measure(*task.arguments)]
+
+
+def test_a_sweep_goes_on_where_it_was_and_shows_the_same(run: Run, trace: Path, tmp_path: Path) -> None:
+    store = tmp_path / "rows.sqlite"
+    words = ("bench", "run", trace, "--gpus", 4, "--seconds", 2, "--store", store, "--held-out", 0.25)
+    first = run(*words, "--methods", "linear,tacg", "--json")
+    assert first.code == 0, first.err
+    assert (first.document["ran"], first.document["failed"]) == (2, 0)
+    more = run(*words, "--methods", "linear,tacg", "--seeds", 2, "--json").document
+    assert more["ran"] == 2
+    again = run(*words, "--methods", "linear,tacg", "--seeds", 2, "--json").document
+    assert (again["ran"], again["methods"]) == (0, more["methods"])
+    linear, tacg = more["methods"]
+    assert (linear["method"], linear["runs"], linear["layers"], linear["reduction"]) == ("linear", 2, 4, 0.0)
+    assert tacg["reduction"] > 0.1
+    assert tacg["held_out"] > 0.1
+    table = run(*words, "--methods", "linear,tacg", "--seeds", 2)
+    assert "proved" in table.out
+    exported = run("bench", "export", store, "-o", tmp_path / "rows.csv", "--json").document
+    assert exported["rows"] == 12 == len(read_rows(tmp_path / "rows.csv"))
+    run("bench", "export", store, "-o", tmp_path / "rows.parquet")
+    assert read_rows(tmp_path / "rows.parquet") == read_rows(tmp_path / "rows.csv")
+
+
+def test_a_row_of_all_layers_is_what_moeopt_says_of_the_placement(trace: Path) -> None:
+    recorded = mo.read_trace(trace)
+    *layers, whole = asked(Question(trace, options=CASE), "auto")
+    problem = mo.Problem.from_trace(recorded, mo.Cluster.of(gpus=4, slots=8))
+    result = mo.solve(problem, "auto", stop=mo.Stop(seconds=2))
+    assert result.placement is not None
+    judged = mo.evaluate(result.placement, recorded)
+    found = whole["found"]
+    assert (found["status"], found["cost"], found["bound"]) == (result.status, result.cost, result.bound)
+    assert (found["fan_out"], found["linear_fan_out"]) == (judged.fan_out, judged.linear_fan_out)
+    assert [row["layer"] for row in layers] == [0, 3]
+    for row, part in zip(layers, result.layers, strict=True):
+        assert row["found"]["status"] == "certified-optimal"
+        assert row["found"]["cost"] == row["found"]["bound"] == part.cost
+        assert row["found"]["steps"][-1][1:] == [part.cost, part.bound]
+        assert sorted({gpu for gpus in row["found"]["hosts"] for gpu in gpus}) == [0, 1, 2, 3]
+        assert row["found"]["verify_seconds"] > 0
+
+
+def test_held_out_requests_are_others_than_those_placed_for(trace: Path) -> None:
+    recorded = mo.read_trace(trace)
+    whole = asked(Question(trace, options=CASE, held_out=0.25), "tacg", seeds=2)[-1]
+    seen, rest = recorded.split(0.25, seed=1)
+    problem = mo.Problem.from_trace(seen, mo.Cluster.of(gpus=4, slots=8))
+    placed = mo.solve(problem, "tacg", seed=1).placement
+    assert placed is not None
+    assert whole["seed"] == 1
+    assert whole["found"]["tokens"] == seen.n_tokens
+    assert whole["found"]["held_out"]["fan_out"] == mo.evaluate(placed, rest).fan_out
+
+
+def test_a_case_is_named_by_what_it_holds(trace: Path, tmp_path: Path) -> None:
+    one = Question(trace, options=CASE)
+    recorded = one.trace()
+    other = Question(
+        trace,
+        layers="3",
+        options={"gpus": 4, "nodes": 1, "replicas": 4, "load_tolerance": "0.1"},
+        held_out=0.2,
+    )
+    assert one.name(recorded).startswith("tiny-moe, 4 GPUs x 8 (")
+    assert other.name(other.trace()).startswith(
+        "tiny-moe, 4 GPUs x 9, replicas 4, load tolerance 0.1, layers 3, 20% held out ("
+    )
+    moved = tmp_path / "moved.parquet"
+    moved.write_bytes(trace.read_bytes())
+    assert Question(moved, options=CASE).name(recorded) == one.name(recorded)
+    task = next(tasks(one, ["linear"], seeds=[0], stop=mo.Stop()))
+    mo.write_trace(mo.sample().layers([0, 1]), moved)
+    (found,) = task.arguments
+    with pytest.raises(
+        ValueError, match=r"moved\.parquet: holds tiny-moe, 4 GPUs x 8 \(.*\) now, not tiny-moe"
+    ):
+        measure(replace(found, question=Question(moved, options=CASE)))
+    assert found.question == one
+
+
+def test_bad_words_are_refused_before_anything_runs(run: Run, trace: Path, tmp_path: Path) -> None:
+    store = tmp_path / "rows.sqlite"
+    words = ("bench", "run", trace, "--gpus", 4, "--store", store)
+    refused(run(*words, "--methods", "nothing"), "'nothing'")
+    refused(run(*words, "--methods", "level"), "method level does not treat this problem")
+    refused(run(*words, "--held-out", 2), "--held-out must lie between 0 and 1")
+    refused(run(*words, "--slots", 1), "slots")
+    refused(
+        run("bench", "run", trace, "--gpus", 4, "--store", tmp_path / "no" / "rows.sqlite"), "does not exist"
+    )
+    refused(run("bench", "export", store, "-o", tmp_path / "a.csv"), "rows.sqlite: no such file")
+    assert not store.exists()
+    (tmp_path / "text.sqlite").write_text("something else " * 20)
+    refused(run("bench", "export", tmp_path / "text.sqlite", "-o", tmp_path / "a.csv"), "not a database")
+    Store(store).append([], experiment="other")
+    refused(run("bench", "export", store, "-o", tmp_path / "a.csv"), "no rows of a sweep")
+
+
+def test_a_run_that_is_ended_is_a_row_and_exit_code_1(run: Run, trace: Path, tmp_path: Path) -> None:
+    store = tmp_path / "rows.sqlite"
+    words = ("bench", "run", trace, "--gpus", 4, "--store", store, "--methods", "linear,search")
+    ended = run(*words, "--seconds", 60, "--limit", 5, "--json")
+    assert ended.code == 1
+    assert ended.document["failed"] == 1
+    rows = Store(store).latest("sweep")
+    assert {row["outcome"] for row in rows} == {"done", "failed"}
+    (failed,) = (row for row in rows if row["outcome"] == "failed")
+    assert failed["reason"] == "ran longer than its limit of 5 s"
+    assert Key.of(failed).method.startswith("Search(")
+    with closing(sqlite3.connect(store)) as database:
+        (mode,) = database.execute("PRAGMA journal_mode").fetchone()
+    assert mode == "wal"
+    assert json.dumps(rows)
