@@ -8,13 +8,12 @@ from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn, percent, seconds
 from benchmarks.pairing import Comparison, described, mean_ranks, paired
 from benchmarks.placing import FRACTION, MEMORY
-from benchmarks.schemes import PUBLISHED, SCHEMES
+from benchmarks.schemes import OPTIMUM, PUBLISHED, SCHEMES
 from benchmarks.serving_figures import SERVINGS
 from moeopt.bench_rows import Row
 
 REFERENCE = "tacg"  # what single copies are compared with
 REFERENCE_COPIES = "TACG + GESR"
-OPTIMUM = "proved optimum"
 SHORT = ("eplb + copies", REFERENCE_COPIES, "search + GESR", "search with copies")
 SERVED_AS_PUBLISHED = "published guard"  # how the published figures with copies were served
 

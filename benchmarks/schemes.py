@@ -15,6 +15,7 @@ from moeopt.heuristics.swap import Swap
 from moeopt.heuristics.tacg import Tacg
 from moeopt.method import Method
 
+OPTIMUM = "proved optimum"  # name of a scheme
 TOLERANCE = "0.15"  # of searches that place under a load tolerance
 SECONDS = 8.0  # a layer, of searches that use the time they are given
 
@@ -50,7 +51,7 @@ _SINGLE = (
     Scheme("coactivation, one by one", lambda: Coactivation(growth="one-by-one")),
     *(_named(name) for name in ("metis", "kahip", "mt-kahypar", "spectral", "tacg")),
     Scheme("search", lambda: registry.named_method("search"), seconds=1.5),
-    Scheme("proved optimum", lambda: registry.named_method("auto")),
+    Scheme(OPTIMUM, lambda: registry.named_method("auto")),
 )
 _COPIES = (
     Scheme("eplb + copies", lambda: registry.named_method("eplb"), copies=True),

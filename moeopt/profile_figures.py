@@ -1,12 +1,13 @@
-"""Figures of a profile as SVG text; colours are those of the page that holds them, see `moeopt.profile_page`."""
+"""Figures of a profile as SVG text; colours are those of the page that holds them, see `moeopt.page`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
+
+from moeopt.svg import picture, readable, round_step
 
 __all__ = ["LEVELS", "SHADES", "SMALLEST", "bar_chart", "heat_map", "line_chart", "number_grid", "readable"]
 
@@ -16,12 +17,6 @@ SMALLEST = 160  # cells of a side that a heat map draws, at most
 LETTERS = 12  # of a name in a figure
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400.0, 215.0, 38.0, 8.0, 10.0, 36.0
 Values = Sequence[float | None]
-
-
-def readable(text: object, *, most: int | None = None) -> str:
-    """Text for HTML and SVG: escaped, what cannot be printed shown as a dot, shortened to `most` characters."""
-    shown = "".join(letter if letter.isprintable() else "·" for letter in str(text))
-    return escape(shown if most is None or len(shown) <= most else f"{shown[: most - 1]}…")
 
 
 def bar_chart(
@@ -136,9 +131,7 @@ class _Scale:
     """Heights of values between round numbers."""
 
     def __init__(self, low: float, high: float) -> None:
-        spread = max(high - low, 1e-9)
-        power = 10.0 ** np.floor(np.log10(spread / 4))
-        self.step = next(power * unit for unit in (1, 2, 2.5, 5, 10) if spread / (power * unit) <= 5)
+        self.step = round_step(high - low)
         self.low = float(np.floor(low / self.step + 1e-9) * self.step)
         self.high = float(np.ceil(high / self.step - 1e-9) * self.step)
 
@@ -176,8 +169,4 @@ def _rule(scale: _Scale, value: float) -> str:
 def _svg(
     parts: Sequence[str], label: str, *, width: float = WIDTH, height: float = HEIGHT, crisp: bool = False
 ) -> str:
-    edges = ' shape-rendering="crispEdges"' if crisp else ""
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{readable(label)}"{edges}>'
-        f"{''.join(parts)}</svg>"
-    )
+    return picture(parts, label, width=width, height=height, crisp=crisp)

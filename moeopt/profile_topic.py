@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moeopt.page import Figure
+
 if TYPE_CHECKING:
     from moeopt.characteristics import Profile
 
 __all__ = ["Figure", "Topic", "layer_ids", "mean_known", "objective", "percent", "rounded"]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture, plain text under it, and the names of its lines, in the order of their colours."""
-
-    svg: str
-    sentence: str
-    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
