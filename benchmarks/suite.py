@@ -245,7 +245,7 @@ def judged(problem: Problem, result: Result, judgement: Judgement) -> dict[str, 
         "verify_seconds": judgement.verify_seconds,
     }
     if result.placement is not None and judgement.cost is not None and problem.workload.complete:
-        traffic = Traffic.of(problem, problem.plan(result.placement))
+        traffic = Traffic.of_placement(problem, result.placement)
         found["fan_out"] = mean_fan_out(problem, result.placement)
         found["max_violation"] = float(np.median([max_violation(loads) for loads in traffic.loads]))
     return found

@@ -72,7 +72,7 @@ def evaluate(
     """
     problem = _problem_of(placement, trace)
     traffic = served_traffic(placement, trace, load_tolerance=load_tolerance)
-    linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
+    linear = Traffic.of_placement(problem, _linear(problem)).fan_out
     worst = [max_violation(loads) for loads in traffic.loads]
     return Evaluation(
         fan_out=traffic.fan_out,
@@ -108,14 +108,16 @@ def served_traffic(
     load_tolerance: Fraction | float | str | None = None,
 ) -> Traffic:
     """What `evaluate` counts: the traffic of a trace over a placement, served by the cheapest copies or guarded."""
-    problem = _problem_of(placement, trace)
-    plan, tolerance = problem.plan(placement), exact_tolerance(load_tolerance)
-    if tolerance is not None and not placement.is_partition:
-        from moeopt.guard import guarded_plan
+    problem, tolerance = _problem_of(placement, trace), exact_tolerance(load_tolerance)
+    if tolerance is None or placement.is_partition:
+        return Traffic.of_placement(problem, placement)
+    from moeopt.guard import guarded_plan
 
-        cap = int((1 + tolerance) * problem.load_total / problem.cluster.gpus)
-        weights = problem.multipliers
-        plan = guarded_plan(plan, problem.workload, cluster=problem.cluster, weights=weights, cap=cap)
+    cap = int((1 + tolerance) * problem.load_total / problem.cluster.gpus)
+    weights = problem.multipliers
+    plan = guarded_plan(
+        problem.plan(placement), problem.workload, cluster=problem.cluster, weights=weights, cap=cap
+    )
     return Traffic.of(problem, plan)
 
 
@@ -248,8 +250,8 @@ def _row(method: Method, problem: Problem, result: Result, *, bounds: int | None
         max_violation=violations[len(violations) // 2],
     )
     if problem.workload.complete:
-        traffic = Traffic.of(problem, problem.plan(result.placement))
-        linear = Traffic.of(problem, problem.plan(_linear(problem))).fan_out
+        traffic = Traffic.of_placement(problem, result.placement)
+        linear = Traffic.of_placement(problem, _linear(problem)).fan_out
         row = replace(
             row,
             fan_out=mean_fan_out(problem, result.placement),
@@ -263,7 +265,7 @@ def _row(method: Method, problem: Problem, result: Result, *, bounds: int | None
 
 def mean_fan_out(problem: Problem, placement: Placement) -> float:
     """Mean further GPUs per token and layer, tokens weighted as the objective weights them: with a tail, the worst."""
-    traffic = Traffic.of(problem, problem.plan(placement))
+    traffic = Traffic.of_placement(problem, placement)
     if problem.risk is None:
         weighted = int((traffic.gpus_touched @ problem.multipliers).sum())
     else:

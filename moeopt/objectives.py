@@ -13,7 +13,7 @@ from moeopt.expert_sets import ExpertSets
 if TYPE_CHECKING:
     from moeopt.problem import Problem
 
-__all__ = ["fullest", "least_fullest", "prices_apart"]
+__all__ = ["cut", "fullest", "least_fullest", "prices_apart"]
 
 
 def prices_apart(cluster: Cluster, gpu_of: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -38,3 +38,11 @@ def least_fullest(problem: Problem) -> int:
     gpus = problem.cluster.gpus
     copies = min(1 + problem.replicas, gpus)
     return max(-(-int(load.sum()) // gpus), -(-int(load.max()) // copies))
+
+
+def cut(problem: Problem, sets: ExpertSets, *, gpu_of: NDArray[np.int32]) -> int:
+    """The pairs of experts of a token that `gpu_of` int32 [experts] separates, weighted as the objective says."""
+    apart = prices_apart(problem.cluster, gpu_of)
+    if problem.risk is None:
+        return int((sets.affinity(problem.set_weights(sets)) * apart).sum())
+    return problem.together(np.array([int((sets.affinity(own) * apart).sum()) for own in sets.counts.T]))

@@ -15,7 +15,8 @@ from moeopt import admission, rules, storage
 from moeopt.cluster import Cluster
 from moeopt.dispatch import Plan, cover_plan, touched
 from moeopt.expert_sets import ExpertSets
-from moeopt.objectives import fullest, prices_apart
+from moeopt.hop_counts import partition_touches
+from moeopt.objectives import cut, fullest
 from moeopt.placement import Placement
 from moeopt.risk import Risk, tail_share
 from moeopt.tolerance import exact_tolerance, gpu_caps
@@ -137,7 +138,7 @@ class Problem:
     @cached_property
     def pair_weight(self) -> int:
         """Objective weight of all pairs, summed over layers: the cut of every expert apart is this times its prices."""
-        return sum(self._together(sets.coactivations) for sets in self.workload.layers)
+        return sum(self.together(sets.coactivations) for sets in self.workload.layers)
 
     @property
     def load_total(self) -> int:
@@ -200,32 +201,32 @@ class Problem:
             if not placement.is_partition:
                 raise ValueError("the cut is defined for partitions: the placement has copies")
             pairs = zip(self.workload.layers, placement.primary, strict=True)
-            return [self._cut(sets, gpu_of) for sets, gpu_of in pairs]
+            return [cut(self, sets, gpu_of=gpu_of) for sets, gpu_of in pairs]
         if self.objective == "load":
             held = zip(self.workload.layers, placement.hosts, strict=True)
             return [fullest(self, sets, hosts=hosts) for sets, hosts in held]
+        if candidate is placement and placement.is_partition and self.workload.complete:
+            pairs = zip(self.workload.layers, placement.primary, strict=True)
+            return [self._hops(*partition_touches(one, at, cluster=self.cluster)) for one, at in pairs]
         plan = candidate if isinstance(candidate, Plan) else self.plan(candidate)
         costs: list[int] = []
         for sets, part in zip(self.workload.layers, plan.dispatches, strict=True):
             if broken := part.violation(sets, placement.hosts[len(costs)]):
                 raise ValueError(f"layer {self.workload.layer_ids[len(costs)]}: {broken}")
-            further = self.cluster.gpu_cost * (touched(part.gpus) - 1)
-            further += self.cluster.node_cost * (touched(self.cluster.node_of[part.gpus]) - 1)
-            costs.append(self._together(further @ part.tokens))
+            nodes = self.cluster.node_of[part.gpus]
+            costs.append(self._hops(touched(part.gpus) @ part.tokens, touched(nodes) @ part.tokens))
         return costs
 
-    def _together(self, costs: NDArray[np.int64]) -> int:
+    def _hops(self, gpus: NDArray[np.int64], nodes: NDArray[np.int64]) -> int:
+        """The objective of a layer, given the GPUs and the nodes that the tokens of each family touch."""
+        tokens, cluster = self.workload.tokens, self.cluster
+        return self.together(cluster.gpu_cost * (gpus - tokens) + cluster.node_cost * (nodes - tokens))
+
+    def together(self, costs: NDArray[np.int64]) -> int:
         """The objective of a layer, given the cost of each family by token count."""
         if self.risk is None:
             return int(costs @ self.multipliers)
         return self.risk.worst((costs * self.family_units).tolist())
-
-    def _cut(self, sets: ExpertSets, gpu_of: NDArray[np.int32]) -> int:
-        apart = prices_apart(self.cluster, gpu_of)
-        if self.risk is None:
-            return int((sets.affinity(self.set_weights(sets)) * apart).sum())
-        costs = [int((sets.affinity(counts) * apart).sum()) for counts in sets.counts.T]
-        return self._together(np.array(costs))
 
     def moves(self, placement: Placement) -> list[int]:
         """Copies of each layer that sit where the incumbent has none."""

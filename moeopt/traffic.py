@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.dispatch import Plan, touched
+from moeopt.hop_counts import partition_touches
+from moeopt.placement import Placement
 from moeopt.problem import Problem
+from moeopt.rules import served_loads
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,18 @@ class Traffic:
             np.stack(nodes),
             np.stack(loads),
         )
+
+    @classmethod
+    def of_placement(cls, problem: Problem, placement: Placement) -> "Traffic":
+        """Count the problem's own plan of a placement; where no expert has copies, without listing it."""
+        if not placement.is_partition:
+            return cls.of(problem, problem.plan(placement))
+        workload, cluster = problem.workload, problem.cluster
+        pairs = zip(workload.layers, placement.primary, strict=True)
+        touches = [partition_touches(sets, gpu_of, cluster=cluster) for sets, gpu_of in pairs]
+        loads = served_loads(problem, placement)
+        gpus, nodes = (np.stack(part) for part in zip(*touches, strict=True))
+        return cls(workload.layer_ids, workload.families, workload.tokens, gpus, nodes, loads)
 
     @property
     def fan_out(self) -> float:
