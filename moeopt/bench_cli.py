@@ -97,14 +97,15 @@ def run(
         raise typer.Exit(1)
 
 
-def _drawn(rows: list[Row], store: Path) -> list[Any]:
+def _drawn(rows: list[Row], written: Path | None) -> list[Any]:
     from rich.markup import escape
 
     from moeopt.bench_measures import summaries
     from moeopt.bench_tables import summary_table
 
     reasons = [f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]]
-    return [summary_table(summaries(rows)), *map(escape, reasons), f"{escape(str(store))}: {len(rows)} rows"]
+    where = "" if written is None else f"{escape(str(written))}: "
+    return [summary_table(summaries(rows)), *map(escape, reasons), f"{where}{len(rows)} rows"]
 
 
 @bench.command()
@@ -135,3 +136,33 @@ def stored(path: Path) -> list[Row]:
     if not rows:
         raise ValueError(f"{path}: no rows of a sweep")
     return rows
+
+
+@bench.command()
+def report(
+    stores: Annotated[list[Path], typer.Argument(help="Stores, or exported tables.", show_default=False)],
+    *,
+    html: Annotated[
+        Path | None, typer.Option(help="One page with figures to write, for any browser.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="The summary as Markdown to write.", show_default=False)
+    ] = None,
+    as_json: flags.AsJson = False,
+) -> None:
+    """What came of sweeps: methods side by side, profiles, gaps over time, fronts, where experts went."""
+    from dataclasses import asdict
+
+    from moeopt import storage
+    from moeopt.bench_measures import summaries
+    from moeopt.bench_page import markdown_of, page_of
+
+    for path in (html, markdown):
+        check_folder(path)
+    rows = [row for store in stores for row in stored(store)]
+    if html is not None:
+        storage.write_bytes(html, page_of(rows).encode())
+    if markdown is not None:
+        storage.write_bytes(markdown, markdown_of(rows).encode())
+    answer = {"rows": len(rows), "methods": [asdict(one) for one in summaries(rows)]}
+    show(answer, lambda: _drawn(rows, html or markdown), as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import exp, log
@@ -11,10 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from moeopt.bench_rows import Row
+from moeopt.bench_rows import Key, Row
 from moeopt.result import certified_share
 
-__all__ = ["MethodSummary", "best_bounds", "front", "performance_profile", "shifted_mean", "summaries"]
+__all__ = [
+    "MethodSummary",
+    "Place",
+    "best_bounds",
+    "front",
+    "gap_curve",
+    "named_rows",
+    "performance_profile",
+    "saving",
+    "shifted_mean",
+    "summaries",
+    "total_bounds",
+]
 
 SHIFT = 10.0  # seconds: what is over at once must not decide a mean
 Place = tuple[str, int, int | None]  # case, seed, layer
@@ -59,12 +71,40 @@ def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Rows by the method as asked for; of a run without an answer by its repr."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["found"].get("method", row["method"]), []).append(row)
+        found.setdefault(name_of(row), []).append(row)
     names = {row["method"]: name for name, own in found.items() for row in own if "method" in row["found"]}
     merged: dict[str, list[Row]] = {}
     for name, own in found.items():
         merged.setdefault(names.get(name, name), []).extend(own)
     return merged
+
+
+def named_rows(rows: Iterable[Row]) -> list[Row]:
+    """Of rows about the same the last, each with the name of its method in `found`, whether it failed or not.
+
+    A name that stands for several settings or stops on one case is followed by those that differ.
+    """
+    newest = list({Key.of(row): row for row in rows}.values())
+    labels: dict[tuple[str, str, str], str] = {}
+    for name, own in by_method(newest).items():
+        cases: dict[str, set[tuple[str, str]]] = {}
+        for row in own:
+            cases.setdefault(row["case"], set()).add((row["method"], row["stop"]))
+        apart = any(len(ways) > 1 for ways in cases.values())
+        settings = _differing({method for ways in cases.values() for method, _ in ways} if apart else ())
+        stops = _differing({stop for ways in cases.values() for _, stop in ways} if apart else ())
+        for row in own:
+            parts = [name, settings.get(row["method"], ""), stops.get(row["stop"], "")]
+            labels[name_of(row), row["method"], row["stop"]] = ", ".join(filter(None, parts))
+    return [
+        {**row, "found": {**row["found"], "method": labels[name_of(row), row["method"], row["stop"]]}}
+        for row in newest
+    ]
+
+
+def name_of(row: Row) -> str:
+    """Of the method as asked for; of a run without an answer its repr."""
+    return str(row["found"].get("method", row["method"]))
 
 
 def best_bounds(rows: Iterable[Row]) -> dict[Place, int]:
@@ -76,6 +116,43 @@ def best_bounds(rows: Iterable[Row]) -> dict[Place, int]:
             place = _place(row)
             found[place] = max(bound, found.get(place, bound))
     return found
+
+
+def total_bounds(rows: Sequence[Row]) -> dict[tuple[str, int], int]:
+    """By case and seed: the best verified bound on all layers, of one run or of the best on each layer."""
+    found: dict[tuple[str, int], int] = {}
+    parts: dict[tuple[str, int], list[int | None]] = {}
+    bounds, places = best_bounds(rows), dict.fromkeys(_place(row) for row in rows)
+    for place in places:
+        if place[2] is not None:
+            parts.setdefault(place[:2], []).append(bounds.get(place))
+    for row in rows:
+        about, bound = (row["case"], row["seed"]), row["found"].get("bound")
+        if bound is not None and row["layer"] is None:
+            found[about] = max(bound, found.get(about, bound))
+    for about, own in parts.items():
+        known = [bound for bound in own if bound is not None]
+        if len(known) == len(own):
+            found[about] = max(sum(known), found.get(about, sum(known)))
+    return found
+
+
+def gap_curve(
+    runs: Sequence[tuple[Sequence[Sequence[Any]], float]], *, times: Sequence[float]
+) -> list[float | None]:
+    """Mean over runs of (cost at a time - floor) / cost; None until every run has a cost.
+
+    `runs`: steps [seconds, cost or None, bound or None], earliest first, and the floor of each; `times` in seconds.
+    """
+    if not runs:
+        return [None for _ in times]
+    total = np.zeros(len(times))
+    for steps, least in runs:
+        known = [(seconds, cost) for seconds, cost, _ in steps if cost is not None]
+        costs = np.array([np.nan, *(cost for _, cost in known)])
+        now = costs[np.searchsorted([seconds for seconds, _ in known], times, side="right")]
+        total += np.where(now == 0, 0.0, (now - least) / np.where(now == 0, 1.0, now))
+    return [None if np.isnan(value) else float(value) for value in total / len(runs)]
 
 
 def shifted_mean(values: Sequence[float], *, shift: float = SHIFT) -> float | None:
@@ -109,6 +186,29 @@ def front(points: Sequence[tuple[float, ...]]) -> list[bool]:
     return [not one for one in beaten]
 
 
+def saving(found: Mapping[str, Any]) -> float | None:
+    """Saved on linear by what a run found; None without a placement, or where linear touches one GPU only."""
+    if found.get("fan_out") is None or not found.get("linear_fan_out"):
+        return None
+    return float(1 - found["fan_out"] / found["linear_fan_out"])
+
+
+def _differing(texts: Collection[str]) -> dict[str, str]:
+    """Of reprs with arguments, the arguments that are not common to all; whole reprs where that tells too little."""
+    if len(texts) < 2:
+        return {}
+    parts = {text: text.partition("(")[2].removesuffix(")").split(", ") for text in texts}
+    found = {
+        text: ", ".join(part for part in own if not all(part in other for other in parts.values()))
+        for text, own in parts.items()
+    }
+    return (
+        found
+        if len(set(found.values())) == len(found) and all(found.values())
+        else {text: text for text in texts}
+    )
+
+
 def _summary(name: str, rows: Sequence[Row], bounds: Mapping[Place, int]) -> MethodSummary:
     runs = [row for row in rows if row["layer"] is None]
     layers = [row for row in rows if row["layer"] is not None and row["found"].get("cost") is not None]
@@ -122,7 +222,7 @@ def _summary(name: str, rows: Sequence[Row], bounds: Mapping[Place, int]) -> Met
         if bound is not None:
             gaps.append((found["cost"] - bound) / found["cost"] if found["cost"] else 0.0)
     done = [row["found"] for row in runs if row["outcome"] == "done"]
-    saved = [_saving(found) for found in done]
+    saved = [saving(found) for found in done]
     return MethodSummary(
         method=name,
         runs=len(runs),
@@ -133,16 +233,9 @@ def _summary(name: str, rows: Sequence[Row], bounds: Mapping[Place, int]) -> Met
         gap=_mean(gaps),
         seconds=shifted_mean([found["seconds"] for found in done]),
         reduction=_mean(saved),
-        held_out=_mean([_saving(found["held_out"]) for found in done if found.get("held_out")]),
+        held_out=_mean([saving(found["held_out"]) for found in done if found.get("held_out")]),
         max_violation=_mean([found["max_violation"] for found in done]),
     )
-
-
-def _saving(found: Mapping[str, Any]) -> float | None:
-    """On linear; None without a placement, or where linear touches one GPU only."""
-    if found["fan_out"] is None or not found["linear_fan_out"]:
-        return None
-    return float(1 - found["fan_out"] / found["linear_fan_out"])
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

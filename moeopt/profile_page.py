@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moeopt import storage
-from moeopt.page import document, figure_block, folded, table_block, tile_list
+from moeopt.page import document, figure_block, folded, section_block, table_block, tile_list
 from moeopt.profile_pairs import chosen_layers, pair_picture
 from moeopt.profile_pattern_topics import drift_topic, flow_topic, pair_topic
 from moeopt.profile_request_topic import request_topic
@@ -92,7 +92,7 @@ def _headlines(profile: Profile) -> list[tuple[str, str]]:
 
 
 def _section(topic: Topic) -> str:
-    parts = [f"<section><h2>{readable(topic.title)}</h2>"]
+    parts = []
     if topic.why:
         parts.append(f'<p class="why">Not told by this recording: {readable(topic.why)}.</p>')
     advice = ""
@@ -107,4 +107,4 @@ def _section(topic: Topic) -> str:
     if topic.rows:
         table = table_block(topic.columns, topic.rows, caption=topic.caption)
         parts.append(table if len(topic.rows) <= OPEN_ROWS else folded(f"{len(topic.rows)} rows", table))
-    return "".join(parts) + "</section>"
+    return section_block(topic.title, *parts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moeopt.page import Figure
+from moeopt.page import Figure, percent, rounded
 
 if TYPE_CHECKING:
     from moeopt.characteristics import Profile
@@ -28,17 +28,6 @@ class Topic:
     advice: str
     command: str
     why: str = ""
-
-
-def rounded(value: float | None, pattern: str = ".2f") -> str:
-    """A number in words; a dash where there is none, and no minus before a zero."""
-    text = "–" if value is None else format(value, pattern)
-    return text if text.strip("-+.,%0") else text.removeprefix("-")
-
-
-def percent(value: float | None, *, digits: int = 1) -> str:
-    """A share in words; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def objective(profile: Profile) -> str:

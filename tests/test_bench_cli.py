@@ -12,6 +12,7 @@ import pytest
 
 import moeopt as mo
 from moeopt.bench_files import read_rows
+from moeopt.bench_page import page_of
 from moeopt.bench_rows import Key, Row
 from moeopt.bench_solving import Question, measure, tasks
 from moeopt.bench_store import Store
@@ -56,6 +57,12 @@ def test_a_sweep_goes_on_where_it_was_and_shows_the_same(run: Run, trace: Path, 
     exported = run("bench", "export", store, "-o", tmp_path / "rows.csv", "--json").document
     assert exported["rows"] == 12 == len(read_rows(tmp_path / "rows.csv"))
     run("bench", "export", store, "-o", tmp_path / "rows.parquet")
+    files = ("--html", tmp_path / "page.html", "--markdown", tmp_path / "table.md")
+    told = run("bench", "report", store, *files, "--json").document
+    assert (told["rows"], told["methods"]) == (12, more["methods"])
+    assert page_of(read_rows(tmp_path / "rows.csv")) == (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "| tacg |" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert run("bench", "report", tmp_path / "rows.parquet", "--json").document == told
     assert read_rows(tmp_path / "rows.parquet") == read_rows(tmp_path / "rows.csv")
 
 
@@ -132,6 +139,8 @@ def test_bad_words_are_refused_before_anything_runs(run: Run, trace: Path, tmp_p
     refused(run("bench", "export", tmp_path / "text.sqlite", "-o", tmp_path / "a.csv"), "not a database")
     Store(store).append([], experiment="other")
     refused(run("bench", "export", store, "-o", tmp_path / "a.csv"), "no rows of a sweep")
+    refused(run("bench", "report", store, "--html", tmp_path / "no" / "a.html"), "does not exist")
+    refused(run("bench", "report", tmp_path / "none.parquet"), "no such file")
 
 
 def test_a_run_that_is_ended_is_a_row_and_exit_code_1(run: Run, trace: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,6 +24,7 @@ from moeopt.profile_counts import Traffic
 from moeopt.profile_page import page_of, topics_of, write_page
 from moeopt.profile_pairs import chosen_layers, pair_picture
 from moeopt.workload import Workload
+from tests.pages import checked
 from tests.strategies import traces
 
 SAMPLE = mo.sample()
@@ -33,45 +33,6 @@ PAIRS = replace(WORKLOAD, layers=tuple(PairCounts.of_sets(sets) for sets in WORK
 LOADS = load_workload(
     np.stack([sets.load for sets in WORKLOAD.layers]), layer_ids=WORKLOAD.layer_ids, top_k=SAMPLE.top_k
 )
-VOID = {"meta", "br"}
-
-
-class Reader(HTMLParser):
-    """Elements of a page, refusing those that are not closed where they should be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def checked(page: str) -> Reader:
-    """A page that is well formed, names nothing outside itself and runs nothing."""
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert reader.open == []
-    for tag, attributes in reader.elements:
-        assert tag not in ("script", "link", "img", "iframe", "image", "use", "a", "object")
-        assert not [
-            name for name in attributes if name.startswith("on") or name in ("src", "href", "xlink:href")
-        ]
-    assert "url(" not in page
-    assert "@import" not in page
-    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
-        ElementTree.fromstring(svg)
-    return reader
 
 
 def page(traffic: Traffic, **options: Any) -> str:
