@@ -33,7 +33,7 @@ SECONDS = 300.0
 
 SIZES = (1, 2, 4, 8, 16, 32, None)  # training requests a family; None: all
 SEARCHED = ("search", "search with copies")
-COPIES_SEEDS = range(3)
+CALIBRATION_SEEDS, COPIES_SEEDS = range(5), range(2)
 BUDGETS = {"search": 0.5, "search with copies": 1.0}  # seconds a layer
 COMPARED = ("tacg", "spectral", "TACG + GESR", *SEARCHED)
 
@@ -174,7 +174,7 @@ def guarded(published: Placement, searched: Placement, held: Trace, *, key: Key)
 @experiment("calibration", workers=CORES)
 def calibration() -> Iterable[Task]:
     """Held-out reduction by the number of requests that a placement is made from."""
-    for seed in SEEDS:
+    for seed in CALIBRATION_SEEDS:
         for model in MEMORY:
             for size in SIZES:
                 last = calibrated(seed)[-1]
