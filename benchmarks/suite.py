@@ -28,7 +28,7 @@ from moeopt.traffic import Traffic, max_violation
 from moeopt.workload import Workload
 
 CORES = 2  # processes that solve layers in parallel
-SMOKE = Stop(seconds=2, candidates=3)
+SMOKE = Stop(seconds=1, candidates=3)
 SOLVED_IN_SMOKE = (
     "blocks",
 )  # other formulations only say whether they state a case: `benchmarks.tiny` solves them

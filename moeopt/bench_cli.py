@@ -87,8 +87,11 @@ def run(
             limits=Limits(seconds=limit, mebibytes=memory),
             follow=lambda rows: step(),
         )
-    asked = {replace(task.key, layer=None) for task in wanted}
-    rows = [row for row in kept.latest(SWEEP) if replace(Key.of(row), layer=None) in asked]
+    place = {task.key: at for at, task in enumerate(wanted)}
+    keyed = [(replace(Key.of(row), layer=None), row) for row in kept.latest(SWEEP)]
+    rows = [
+        row for key, row in sorted(((k, r) for k, r in keyed if k in place), key=lambda one: place[one[0]])
+    ]
     failed = sum(row["outcome"] == "failed" for row in rows)
     told = [asdict(one) for one in summaries(rows)]
     answer = {"store": str(store), "ran": len(todo), "failed": failed, "methods": told}

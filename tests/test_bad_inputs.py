@@ -34,7 +34,7 @@ from moeopt.stop import Stop
 from moeopt.trace import Trace
 from moeopt.workload import Workload
 
-SECONDS = {"anneal": 0.2, "search": 2.0}  # of methods that use what time there is
+SECONDS = {"anneal": 0.2, "search": 0.3}  # of methods that use what time there is
 REPEATABLE = Stop(seconds=None, candidates=3)
 
 

@@ -107,7 +107,8 @@ def test_counts_tell_what_the_trace_tells_as_far_as_they_go(trace: Trace) -> Non
     whole = profile(trace)
     for traffic in (Workload.from_trace(trace), pairs_of(trace), loads_of(trace)):
         found = profile(traffic)
-        assert (found.tokens, found.n_experts, found.top_k) == (whole.tokens, whole.n_experts, whole.top_k)
+        assert (found.tokens, found.n_experts) == (whole.tokens, whole.n_experts)
+        assert found.top_k == whole.top_k or (whole.top_k, found.top_k) == (1, None)  # of loads alone
         assert (found.requests, found.phases, found.drift) == (None, None, None)
         for ours, theirs in zip(found.layers, whole.layers, strict=True):
             assert (ours.max_over_mean, ours.gini, ours.idle) == (

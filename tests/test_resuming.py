@@ -59,9 +59,10 @@ def test_no_bound_gets_weaker_and_no_placement_worse(proved: mo.Result) -> None:
 @pytest.mark.parametrize("name", ["priced", "blocks"])
 def test_a_proof_goes_on_from_its_prices(name: str) -> None:
     method = registry.named_method(name)
-    first = method.solve(problem().layer(0), stop=Stop(seconds=None), seed=0)
+    layer = mo.Problem.from_trace(sample().layers([0]), mo.Cluster.of(gpus=8, slots=4))
+    first = method.solve(layer, stop=Stop(seconds=None), seed=0)
     proof = certificate_of(first).proofs[0]
-    again = method.solve(problem().layer(0), stop=Stop(seconds=None), seed=0, earlier=proof)  # type: ignore[call-arg]
+    again = method.solve(layer, stop=Stop(seconds=None), seed=0, earlier=proof)  # type: ignore[call-arg]
     assert (again.status, again.cost) == ("certified-optimal", proof.cost)
 
 

@@ -50,7 +50,7 @@ def test_it_offers_a_range() -> None:
     assert isinstance(PRICED, ByPricing)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(problem=problems())
 def test_the_proved_cost_is_that_of_brute_force(problem: Problem) -> None:
     if PRICED.supports(problem):
