@@ -46,10 +46,10 @@ LIMITS = Limits(seconds=4 * 3600, mebibytes=10 << 10)  # of a run: the longest t
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
-def _run(experiment: Experiment, store: Store, limit: int | None = None) -> list[Row]:
+def _run(experiment: Experiment, store: Store, limit: int | None = None, *, again: bool = False) -> list[Row]:
     """Run what is missing, with a line a row; the rows of all runs."""
     name, workers = experiment.name, experiment.workers
-    tasks = left(experiment.tasks(), store, experiment=name)[:limit]
+    tasks = (list(experiment.tasks()) if again else left(experiment.tasks(), store, experiment=name))[:limit]
     typer.echo(f"{name}: {forecast(tasks, store.latest(name), workers=workers)}")
     begun = time.perf_counter()
     count = 0
@@ -75,6 +75,7 @@ def _run(experiment: Experiment, store: Store, limit: int | None = None) -> list
         experiment=name,
         workers=workers,
         limits=LIMITS,
+        again=again,
         follow=follow,
         contradiction=experiment.contradiction,
     )
@@ -100,7 +101,9 @@ def run_one(
     name: Annotated[str, typer.Argument(help=", ".join(EXPERIMENTS))],
     limit: Annotated[int | None, typer.Option(min=1, help="Tasks at most; the rest another time.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
-    again: Annotated[bool, typer.Option("--again", help="Forget its stored rows first.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run all of it, and forget earlier rows when it is done.")
+    ] = False,
 ) -> None:
     """Run what an experiment has no rows of yet, and keep its rows; exit code 1 when a row is wrong."""
     known = [experiment.name for experiment in EXPERIMENTS.values() if experiment.stored]
@@ -109,10 +112,11 @@ def run_one(
         raise typer.Exit(2)
     store = store_in(folder)
     collect(folder, store)
-    if again:
-        store.forget(name)
+    before = store.last()
     try:
-        wrong = trouble(_run(EXPERIMENTS[name], store, limit))
+        wrong = trouble(_run(EXPERIMENTS[name], store, limit, again=again))
+        if again and limit is None:
+            store.forget(name, until=before)  # and what no task asks for any more
     finally:
         publish(store, folder, experiments=[name])
     for line in wrong:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from moeopt.bench_files import read_rows
-from moeopt.bench_rows import Key, Row
-from moeopt.bench_store import Store
+from moeopt.bench_rows import Row
+from moeopt.bench_store import Store, newest
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -17,4 +17,4 @@ def store_in(folder: Path) -> Store:
 def shown(experiment: str, *, folder: Path = RESULTS) -> list[Row]:
     """The rows that a folder's file of an experiment shows, the newest of every key; none without a file."""
     path = folder / f"{experiment}.parquet"
-    return list({Key.of(row): row for row in read_rows(path)}.values()) if path.exists() else []
+    return newest(read_rows(path)) if path.exists() else []

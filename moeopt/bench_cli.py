@@ -41,16 +41,19 @@ def run(
     layers: flags.Layers = None,
     workers: flags.Workers = None,
     memory: Annotated[int, typer.Option(min=1, help="MiB that each process of a run may allocate.")] = 8192,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds that a run may take in all.")] = 14_400.0,
+    limit: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds that a run may take. Default: twice its own, and an hour."),
+    ] = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """Run every method with every seed that the store has no rows of; a run is a process of its own.
 
     Interrupt it and start it again with the same words: it goes on. Crashed and ended runs are rows with their reason.
     """
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
-    from moeopt.bench_measures import summaries
+    from moeopt.bench_measures import named_rows, summaries
     from moeopt.bench_rows import Key
     from moeopt.bench_runs import Limits
     from moeopt.bench_solving import Question, tasks
@@ -62,6 +65,8 @@ def run(
     if held_out and not 0 < held_out < 1:
         raise ValueError(f"--held-out must lie between 0 and 1, found {held_out}")
     check_folder(store)
+    if store.suffix in (".parquet", ".csv"):
+        raise ValueError(f"{store}: a store is a SQLite file, `bench export` writes tables")
     options = {
         "gpus": gpus,
         "nodes": nodes,
@@ -84,7 +89,7 @@ def run(
             kept,
             experiment=SWEEP,
             workers=worker_count(workers, layers=max(len(todo), 1)),
-            limits=Limits(seconds=limit, mebibytes=memory),
+            limits=Limits(limit or 3600 + 2 * max((task.seconds for task in wanted), default=0.0), memory),
             follow=lambda rows: step(),
         )
     place = {task.key: at for at, task in enumerate(wanted)}
@@ -92,9 +97,10 @@ def run(
     rows = [
         row for key, row in sorted(((k, r) for k, r in keyed if k in place), key=lambda one: place[one[0]])
     ]
-    failed = sum(row["outcome"] == "failed" for row in rows)
-    told = [asdict(one) for one in summaries(rows)]
-    answer = {"store": str(store), "ran": len(todo), "failed": failed, "methods": told}
+    rows = named_rows(rows)
+    told = summaries(rows)
+    failed = sum(one.failed for one in told)
+    answer = {"store": str(store), "ran": len(todo), "failed": failed, **_summed(rows)}
     show(answer, lambda: _drawn(rows, store), as_json=as_json)
     if failed:
         raise typer.Exit(1)
@@ -103,12 +109,27 @@ def run(
 def _drawn(rows: list[Row], written: Path | None) -> list[Any]:
     from rich.markup import escape
 
-    from moeopt.bench_measures import summaries
+    from moeopt.bench_measures import mixtures, summaries
     from moeopt.bench_tables import summary_table
 
-    reasons = [f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]]
     where = "" if written is None else f"{escape(str(written))}: "
-    return [summary_table(summaries(rows)), *map(escape, reasons), f"{where}{len(rows)} rows"]
+    lines = [*_reasons(rows), *mixtures(rows), f"{len(rows)} rows"]
+    return [summary_table(summaries(rows)), *map(escape, lines[:-1]), where + lines[-1]]
+
+
+def _summed(rows: list[Row]) -> dict[str, Any]:
+    """JSON-ready: the methods, what went wrong, and what not to compare."""
+    from dataclasses import asdict
+
+    from moeopt.bench_measures import mixtures, summaries
+
+    methods = [asdict(one) for one in summaries(rows)]
+    return {"methods": methods, "reasons": _reasons(rows), "remarks": mixtures(rows)}
+
+
+def _reasons(rows: list[Row]) -> list[str]:
+    wrong = (row for row in rows if row["reason"] and row["layer"] is None)
+    return [f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in wrong]
 
 
 @bench.command()
@@ -154,10 +175,8 @@ def report(
     as_json: flags.AsJson = False,
 ) -> None:
     """What came of sweeps: methods side by side, profiles, gaps over time, fronts, where experts went."""
-    from dataclasses import asdict
-
     from moeopt import storage
-    from moeopt.bench_measures import summaries
+    from moeopt.bench_measures import named_rows
     from moeopt.bench_page import markdown_of, page_of
 
     for path in (html, markdown):
@@ -167,5 +186,6 @@ def report(
         storage.write_bytes(html, page_of(rows).encode())
     if markdown is not None:
         storage.write_bytes(markdown, markdown_of(rows).encode())
-    answer = {"rows": len(rows), "methods": [asdict(one) for one in summaries(rows)]}
-    show(answer, lambda: _drawn(rows, html or markdown), as_json=as_json)
+    named = named_rows(rows)
+    answer = {"rows": len(named), **_summed(named)}
+    show(answer, lambda: _drawn(named, html or markdown), as_json=as_json)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moeopt import storage
-from moeopt.bench_rows import Row
+from moeopt.bench_rows import SETTLED, Key, Row
 from moeopt.bench_store import COLUMNS, Store, cells_of, row_of
 
 __all__ = ["collect", "publish", "read_rows", "write_rows"]
 
+LONGEST = 1 << 26  # characters of a cell
 WHOLE_NUMBERS, NUMBERS = ("layer", "seed"), ("wall_seconds", "peak_mib")
 
 
@@ -54,7 +55,7 @@ def read_rows(path: Path) -> list[Row]:
         except pa.ArrowException as error:
             raise ValueError(str(error)) from error
         return [row_of(cells) for cells in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
         raise ValueError(f"{path}: no rows of a benchmark: {error}") from error
 
 
@@ -68,12 +69,15 @@ def publish(
 
 
 def collect(folder: Path, store: Store) -> None:
-    """Add the rows of the Parquet files of a folder to the store; rows that it has stay as they are."""
+    """Add the rows of the Parquet files of a folder to the store, of keys that it has no answer to."""
     for path in sorted(folder.glob("*.parquet")):
-        store.append(read_rows(path), experiment=path.stem, replace=False)
+        known = {Key.of(row) for row in store.rows(path.stem) if row["outcome"] in SETTLED}
+        rows = [row for row in read_rows(path) if Key.of(row) not in known]
+        store.append(rows, experiment=path.stem)
 
 
 def _cells(path: Path) -> list[list[object]]:
+    csv.field_size_limit(LONGEST)
     with path.open(encoding="utf-8", newline="") as file:
         head, *lines = csv.reader(file)
     if tuple(head) != COLUMNS:

@@ -39,7 +39,7 @@ class MethodSummary:
     | field | holds |
     |---|---|
     | method | as asked for |
-    | runs, failed | of them; without an answer |
+    | runs, failed | of them; without an answer, or with one that the referee refuted |
     | layers, optimal | solved; proved optimal |
     | share | mean over layers of the certified share of the attainable saving, by the best bound any method has |
     | gap | mean over layers of (cost - that bound) / cost |
@@ -211,7 +211,10 @@ def _differing(texts: Collection[str]) -> dict[str, str]:
 
 def _summary(name: str, rows: Sequence[Row], bounds: Mapping[Place, int]) -> MethodSummary:
     runs = [row for row in rows if row["layer"] is None]
-    layers = [row for row in rows if row["layer"] is not None and row["found"].get("cost") is not None]
+    sound = [
+        row for row in rows if row["outcome"] == "done" and not row["reason"]
+    ]  # not refuted by the referee
+    layers = [row for row in sound if row["layer"] is not None and row["found"].get("cost") is not None]
     shares, gaps = [], []
     for row in layers:
         found, bound = row["found"], bounds.get(_place(row))
@@ -221,7 +224,7 @@ def _summary(name: str, rows: Sequence[Row], bounds: Mapping[Place, int]) -> Met
             shares.append(share)
         if bound is not None:
             gaps.append((found["cost"] - bound) / found["cost"] if found["cost"] else 0.0)
-    done = [row["found"] for row in runs if row["outcome"] == "done"]
+    done = [row["found"] for row in sound if row["layer"] is None]
     saved = [saving(found) for found in done]
     return MethodSummary(
         method=name,
@@ -245,3 +248,17 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _place(row: Row) -> Place:
     return row["case"], row["seed"], row["layer"]
+
+
+def mixtures(rows: Sequence[Row]) -> list[str]:
+    """What rows of several machines or versions have in common with care only; nothing of one."""
+    machines = {f"{row['machine'].get('cpu')}, {row['machine'].get('cores')} cores" for row in rows}
+    versions = {tuple(sorted(row["versions"].items())) for row in rows}
+    found = []
+    if len(machines) > 1:
+        found.append(f"These rows come from {len(machines)} machines: seconds do not compare between them.")
+    if len(versions) > 1:
+        found.append(
+            f"These rows were made by {len(versions)} sets of versions: methods may differ between them."
+        )
+    return found

@@ -79,7 +79,7 @@ def end_runs() -> None:
 def _start(answer: IO[bytes], said: IO[bytes]) -> subprocess.Popen[bytes]:
     places = os.pathsep.join(place or os.getcwd() for place in sys.path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "moeopt.bench_child"],
+        [sys.executable, "-P", "-m", "moeopt.bench_child"],
         stdin=subprocess.PIPE,
         stdout=answer,
         stderr=said,

@@ -26,7 +26,7 @@ from moeopt.trace import Trace
 
 __all__ = ["Question", "Run", "measure", "tasks"]
 
-MOST_STEPS = 200  # improvements kept of a layer, the last ones
+MOST_STEPS = 200  # improvements kept of a layer: the last ones, and the first placement
 PLAIN: Mapping[str, Any] = MappingProxyType(
     {
         "nodes": 1,
@@ -72,10 +72,10 @@ class Question:
         problem = self.problem(traffic)
         parts = [traffic.model or self.path.stem, f"{problem.cluster.gpus} GPUs x {problem.cluster.slots}"]
         for name, value in self.options.items():
-            if name not in ("gpus", "slots") and value != PLAIN[name]:
+            if name not in ("gpus", "slots") and value != PLAIN.get(name):
                 parts.append(f"{name.replace('_', ' ')} {value}")
         parts += [f"layers {self.layers}"] if self.layers else []
-        parts += [f"{self.held_out:.0%} held out"] if self.held_out else []
+        parts += [f"{100 * self.held_out:.12g} % held out"] if self.held_out else []
         return f"{', '.join(parts)} ({problem.digest[:8]})"
 
 
@@ -123,7 +123,9 @@ def measure(run: Run) -> list[Row]:
 
 def _layer(key: Key, problem: Problem, result: Result, *, method: str, seen: Trace) -> Row:
     verdict = judge(problem, result, recorded=seen)
-    steps = [[event.seconds, event.cost, event.bound] for event in result.history[-MOST_STEPS:]]
+    first = [event for event in result.history if event.cost is not None][:1]
+    events = result.history if len(result.history) <= MOST_STEPS else (*first, *result.history[-MOST_STEPS:])
+    steps = [[event.seconds, event.cost, event.bound] for event in events]
     hosts = None
     if result.placement is not None:
         hosts = [np.flatnonzero(gpus).tolist() for gpus in result.placement.hosts[0]]

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from moeopt import storage
-from moeopt.bench_rows import SETTLED, Key, Row, versions
+from moeopt.bench_rows import SETTLED, Key, Outcome, Row, versions
 
-__all__ = ["COLUMNS", "Store", "cells_of", "row_of"]
+__all__ = ["COLUMNS", "Store", "cells_of", "newest", "row_of"]
 
 MARK, VERSION = 0x6D6F656F, 1  # application id and schema
 WAIT = 60.0  # seconds for another process's transaction
@@ -22,6 +22,7 @@ COLUMNS = (
     *("experiment", "case", "layer", "method", "seed", "stop", "versions", "machine"),
     *("outcome", "reason", "found", "wall_seconds", "peak_mib"),
 )
+OUTCOMES = get_args(Outcome)
 IDENTITY = 8  # columns: one row each
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -36,12 +37,13 @@ CREATE TABLE IF NOT EXISTS rows (
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _KEY = ", ".join(f'"{name}"' for name in COLUMNS[:IDENTITY])
 _FOUND = ", ".join(f'"{name}" = excluded."{name}"' for name in COLUMNS[IDENTITY:])
+_NEWEST = "number = (SELECT max(number) + 1 FROM rows)"
 _SETTLED = ", ".join(f"'{outcome}'" for outcome in SETTLED)
-ADD = f"INSERT INTO rows ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT ({_KEY}) DO NOTHING"
 # An answer stays when a later try of the same fails.
-REPLACE = (
-    ADD.replace("NOTHING", f"UPDATE SET {_FOUND}")
-    + f" WHERE excluded.outcome IN ({_SETTLED}) OR rows.outcome NOT IN ({_SETTLED})"
+INSERT = (
+    f"INSERT INTO rows ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    f"ON CONFLICT ({_KEY}) DO UPDATE SET {_NEWEST}, {_FOUND} "
+    f"WHERE excluded.outcome IN ({_SETTLED}) OR rows.outcome NOT IN ({_SETTLED})"
 )
 
 
@@ -54,15 +56,12 @@ class Store:
 
     path: Path
 
-    def append(self, rows: Iterable[Row], *, experiment: str, replace: bool = True) -> None:
-        """Add rows, all of them or none, on disk when this returns.
-
-        With `replace` they take the place of failures and of earlier answers; without, rows that are there stay.
-        """
+    def append(self, rows: Iterable[Row], *, experiment: str) -> None:
+        """Add rows, all of them or none, on disk when this returns; they replace failures and earlier answers."""
         found = [cells_of(row, experiment) for row in rows]
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")
-            database.executemany(REPLACE if replace else ADD, found)
+            database.executemany(INSERT, found)
             database.execute("COMMIT")
 
     def rows(self, experiment: str) -> list[Row]:
@@ -76,8 +75,8 @@ class Store:
             return [row_of(cells) for cells in found]
 
     def latest(self, experiment: str) -> list[Row]:
-        """The newest row of every key, whatever the versions and the machine."""
-        return list({Key.of(row): row for row in self.rows(experiment)}.values())
+        """The newest row of every key, an answer where there is one, whatever the versions and the machine."""
+        return newest(self.rows(experiment))
 
     def done(self, experiment: str) -> set[Key]:
         """Keys with an answer by the versions installed, of any machine; failures and skipped cases are tried again."""
@@ -88,10 +87,16 @@ class Store:
             if row["versions"] == mine and row["outcome"] in SETTLED
         }
 
-    def forget(self, experiment: str) -> None:
-        """Delete the rows of an experiment."""
+    def last(self) -> int:
+        """The number of the newest row; 0 without any."""
         with self._open() as database:
-            database.execute("DELETE FROM rows WHERE experiment = ?", (experiment,))
+            (number,) = database.execute("SELECT ifnull(max(number), 0) FROM rows").fetchone()
+            return int(number)
+
+    def forget(self, experiment: str, *, until: int) -> None:
+        """Delete the rows of an experiment up to the one of this number."""
+        with self._open() as database:
+            database.execute("DELETE FROM rows WHERE experiment = ? AND number <= ?", (experiment, until))
 
     def experiments(self) -> list[str]:
         """Names of those that have rows, in the order of their first."""
@@ -115,6 +120,16 @@ class Store:
             raise ValueError(f"{self.path}: {error}") from error
 
 
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """Of rows, oldest first, the newest of every key; a failure does not hide an answer."""
+    found: dict[Key, Row] = {}
+    for row in rows:
+        key = Key.of(row)
+        if key not in found or row["outcome"] in SETTLED or found[key]["outcome"] not in SETTLED:
+            found[key] = row
+    return list(found.values())
+
+
 def _check(database: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a store; ValueError for a file of somebody else, or of a later version."""
     database.execute("PRAGMA synchronous = FULL")
@@ -125,13 +140,11 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
         return
     if mark == MARK:
         raise ValueError(f"{path}: a store of version {version}, this moeopt knows {VERSION}")
+    _check_empty(database, path)  # before anything is written to it
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("BEGIN IMMEDIATE")
-    try:  # another process may have been first
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (now,) = database.execute("PRAGMA application_id").fetchone()
-        if now != MARK and (now or tables):
-            raise ValueError(f"{path}: a database, but not of benchmark rows")
+    try:
+        _check_empty(database, path)  # another process may have been first
         database.execute(SCHEMA)
         database.execute(f"PRAGMA application_id = {MARK}")
         database.execute(f"PRAGMA user_version = {VERSION}")
@@ -141,13 +154,29 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
         raise
 
 
+def _check_empty(database: sqlite3.Connection, path: Path) -> None:
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (mark,) = database.execute("PRAGMA application_id").fetchone()
+    if mark != MARK and (mark or tables):
+        raise ValueError(f"{path}: a database, but not of benchmark rows")
+
+
 def cells_of(row: Row, experiment: str) -> list[Any]:
     """The values of `COLUMNS`."""
     words: dict[str, Any] = {**row, "experiment": experiment}
     words["layer"] = WHOLE if row["layer"] is None else row["layer"]
     for name in ("versions", "machine", "found"):
         words[name] = _text(row[name], ordered=name != "found")
-    return [words.get(name) for name in COLUMNS]
+    if row["outcome"] not in OUTCOMES:
+        raise ValueError(f"an outcome is one of {', '.join(OUTCOMES)}, found {row['outcome']!r}")
+    if not -(1 << 63) <= row["seed"] < 1 << 63:
+        raise ValueError(f"a seed has 64 bits, found {row['seed']}")
+    # A file's name may hold bytes that are no text.
+    return [_plain(words.get(name)) for name in COLUMNS]
+
+
+def _plain(value: Any) -> Any:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _text(value: object, *, ordered: bool) -> str:

@@ -215,7 +215,7 @@ def test_rows_of_a_real_sweep_fill_every_section() -> None:
     text = page_of(found)
     checked(text, scripts=1)
     assert headings(text) == HEADINGS
-    assert "tiny-moe, 4 GPUs x 9, replicas 4, layers 0,3, 20% held out" in words(text)
+    assert "tiny-moe, 4 GPUs x 9, replicas 4, layers 0,3, 20 % held out" in words(text)
 
 
 @given(st.lists(st.tuples(st.floats(1e-3, 10), st.floats(0, 1)), min_size=1, max_size=6))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moeopt.bench_rows import Key, Row, Task, machine, versions
+from moeopt.bench_runs import Limits
 from moeopt.bench_store import Store
 from moeopt.bench_sweep import forecast, left, sweep
 from tests.bench_tasks import key_of, task
@@ -133,6 +135,48 @@ def test_an_interrupt_keeps_what_is_stored_and_ends_the_runs(store: Store, tmp_p
         sweep(tasks, store, experiment=TRIED, workers=2, follow=stop)
     assert {row["case"] for row in store.rows(TRIED)} == {"a"}
     assert left(tasks, store, experiment=TRIED) == tasks[1:]
+
+
+def test_rows_that_cannot_be_stored_are_a_row_and_the_sweep_goes_on(store: Store) -> None:
+    assert here([task("a", "unwritable"), task("b")], store) == 2
+    failed, *done = store.rows(TRIED)
+    assert failed["reason"].startswith("no rows to store: ValueError: Out of range float")
+    assert [row["outcome"] for row in done] == ["done", "done"]
+
+
+def test_an_executor_that_takes_no_more_leaves_rows_that_say_so(store: Store) -> None:
+    with _processes() as executor:
+        tasks = [task("a", "leave"), *(task(f"b{number}") for number in range(50))]
+        sweep(tasks, store, experiment=TRIED, executor=executor, limits=None)
+    rows = store.rows(TRIED)
+    assert {row["case"] for row in rows} == {one.key.case for one in tasks}
+    assert any(row["reason"].startswith("not run: BrokenProcessPool") for row in rows)
+
+
+def test_all_of_it_runs_again_when_asked_to(store: Store) -> None:
+    here([task("a")], store)
+    assert here([task("a", "answer", 5)], store) == 0
+    assert here([task("a", "answer", 5)], store, again=True) == 1  # type: ignore[arg-type]
+    assert [row["found"]["cost"] for row in store.rows(TRIED)] == [5, 5]
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """Its processes have another Python."""
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        return super().submit(
+            lambda: {**versions(), "python": "3.99"} if call is versions else call(*arguments)
+        )
+
+
+def test_an_executor_of_other_versions_is_refused(store: Store) -> None:
+    with Elsewhere(1) as executor, pytest.raises(ValueError, match=r"other versions: python 3\.99, here "):
+        sweep([task("a")], store, experiment=TRIED, executor=executor)
+
+
+def test_a_limit_below_what_a_task_may_take_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="may take 120 s by its own clock, the limit is 60 s"):
+        sweep([replace(task("a"), seconds=120.0)], store, experiment=TRIED, limits=Limits(seconds=60.0))
 
 
 def test_fewer_than_one_worker_is_refused(store: Store) -> None:
