@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.papers import on_nulls
 from benchmarks.placing import MEMORY, split
 from benchmarks.serving_figures import linear_fan_out, summary
 from benchmarks.suite import CORES, experiment
@@ -26,6 +27,7 @@ REPLICAS: Mapping[str, tuple[int, ...]] = {
     "gpt-oss-20b": (0, 4, 8, 16),
 }
 TOLERANCES = (None, "0.05", "0.15")
+NULL_TOLERANCES = ("0.15",)  # on traffic without co-activation
 GUARDS = ("0.05", "0.15")  # load tolerances of the dispatch, all traffic known
 EVERY = 4  # one layer of so many
 SEEDS = range(3)
@@ -70,13 +72,13 @@ class Point:
 @experiment("replica-fronts", workers=CORES)
 def replica_fronts() -> Iterable[Task]:
     """Held-out hops and loads by number of replicas and load tolerance: search, TACG with GESR, EPLB."""
-    for seed in SEEDS:
+    for prefix, seed in on_nulls(SEEDS):
         for model, counts in REPLICAS.items():
             for replicas in counts:
-                for tolerance in TOLERANCES:
+                for tolerance in NULL_TOLERANCES if prefix else TOLERANCES:
                     point = Point(MEMORY[model].gpus, replicas, tolerance)
-                    key = Key(case_name(model, point), None, LAST, seed, repr(STOP))
-                    yield Task(key, trace_front, (model, point, key), SECONDS)
+                    key = Key(case_name(prefix + model, point), None, LAST, seed, repr(STOP))
+                    yield Task(key, trace_front, (prefix + model, point, key), SECONDS)
 
 
 def case_name(model: str, point: Point) -> str:

@@ -35,6 +35,12 @@ def tasks_of(prefix: str, seeds: Iterable[int], *, copies: bool) -> Iterable[Tas
                     yield Task(key, judge_scheme, (name, prefix + model, model, key), SLACK)
 
 
+def on_nulls(seeds: Iterable[int]) -> Iterable[tuple[str, int]]:
+    """(prefix of the source, seed): the seeds on the recorded models, then the few on their nulls."""
+    yield from (("", seed) for seed in seeds)
+    yield from ((NULL, seed) for seed in NULL_SEEDS)
+
+
 @experiment("papers", workers=CORES)
 def papers() -> Iterable[Task]:
     """Every method on held-out requests: one copy each, ten splits, and the nulls without co-activation."""

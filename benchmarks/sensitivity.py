@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.papers import on_nulls
 from benchmarks.placing import MEMORY, Memory, make, method_for, placed, split
 from benchmarks.schemes import SCHEMES, Scheme
 from benchmarks.serving_figures import figures, linear_fan_out, summary
@@ -87,20 +88,21 @@ GUARDS = "guards"
 @experiment("sensitivity", workers=CORES)
 def sensitivity() -> Iterable[Task]:
     """Settings of TACG and GESR, of the guards and of priced serving, on held-out requests."""
-    for seed in SEEDS:
+    for prefix, seed in on_nulls(SEEDS):
         for model in MEMORY:
+            source = prefix + model
             for group, variants in VARIED.items():
                 last = [name for name, _ in variants()][-1]
-                key = Key(model, None, f"{group}: {last}", seed, repr(Stop()))
-                yield Task(key, vary, (group, model, key), SECONDS)
+                key = Key(source, None, f"{group}: {last}", seed, repr(Stop()))
+                yield Task(key, vary, (group, source, model, key), SECONDS)
             last = [name for name, _ in rules()][-1]
-            key = Key(model, None, f"{GUARDS}: {last}", seed, repr(Stop()))
-            yield Task(key, vary_guards, (model, key), SECONDS)
+            key = Key(source, None, f"{GUARDS}: {last}", seed, repr(Stop()))
+            yield Task(key, vary_guards, (source, model, key), SECONDS)
 
 
-def vary(group: str, model: str, key: Key) -> list[Row]:
+def vary(group: str, source: str, model: str, key: Key) -> list[Row]:
     """A row a setting of one group; the last one bears the key."""
-    return varied(group, *split(model, key.seed), memory=MEMORY[model], key=key)
+    return varied(group, *split(source, key.seed), memory=MEMORY[model], key=key)
 
 
 def varied(group: str, seen: Trace, held: Trace, *, memory: Memory, key: Key) -> list[Row]:
@@ -136,12 +138,12 @@ def rules() -> Iterator[tuple[str, Rule | float]]:
         yield f"priced, width {width:g}", LoadPriced(width=width)
 
 
-def vary_guards(model: str, key: Key) -> list[Row]:
+def vary_guards(source: str, model: str, key: Key) -> list[Row]:
     """The published guard on TACG + GESR, the others on the search with copies."""
-    held = split(model, key.seed)[1]
+    held = split(source, key.seed)[1]
     placements = {}
     for name in ("TACG + GESR", "search with copies"):
-        placement = placed(name, model, seed=key.seed, model=model).placement
+        placement = placed(name, source, seed=key.seed, model=model).placement
         if placement is None:
             raise RuntimeError(f"{name} placed nothing")
         placements[name] = placement
@@ -174,12 +176,12 @@ def guarded(published: Placement, searched: Placement, held: Trace, *, key: Key)
 @experiment("calibration", workers=CORES)
 def calibration() -> Iterable[Task]:
     """Held-out reduction by the number of requests that a placement is made from."""
-    for seed in CALIBRATION_SEEDS:
+    for prefix, seed in on_nulls(CALIBRATION_SEEDS):
         for model in MEMORY:
             for size in SIZES:
-                last = calibrated(seed)[-1]
-                key = Key(model, None, f"{last}: {_size(size)}", seed, repr(Stop(seconds=BUDGETS[last])))
-                yield Task(key, calibrate, (size, model, key), SECONDS)
+                source, last = prefix + model, calibrated(seed)[-1]
+                key = Key(source, None, f"{last}: {_size(size)}", seed, repr(Stop(seconds=BUDGETS[last])))
+                yield Task(key, calibrate, (size, source, model, key), SECONDS)
 
 
 def calibrated(seed: int) -> tuple[str, ...]:
@@ -187,9 +189,9 @@ def calibrated(seed: int) -> tuple[str, ...]:
     return COMPARED if seed in COPIES_SEEDS else COMPARED[:-1]
 
 
-def calibrate(size: int | None, model: str, key: Key) -> list[Row]:
+def calibrate(size: int | None, source: str, model: str, key: Key) -> list[Row]:
     """A row a scheme; the last one bears the key."""
-    seen, held = split(model, key.seed)
+    seen, held = split(source, key.seed)
     return learned(size, seen, held, memory=MEMORY[model], key=key)
 
 

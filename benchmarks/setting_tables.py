@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn
 from benchmarks.pairing import paired
 from benchmarks.paper_tables import SERVED_AS_PUBLISHED, chances, models, spread
@@ -22,7 +23,11 @@ def sensitivity(rows: Sequence[Row]) -> str:
     """For every model a table of single settings, one of the two lambdas, and one of the guards."""
     parts = []
     for model in models(rows):
-        groups = {group: _by_setting(rows, model, group) for group in (*DEFAULTS, LAMBDAS, GUARDS)}
+        groups = {
+            prefix + group: _by_setting(rows, prefix + model, group)
+            for prefix in ("", NULL)
+            for group in (*DEFAULTS, LAMBDAS, GUARDS)
+        }
         for draw in (_settings, _grid, _guards):
             if drawing := draw(groups):
                 parts.append(f"**{model}**\n\n{drawing}\n")
@@ -43,9 +48,11 @@ def calibration(rows: Sequence[Row]) -> str:
             {row["found"]["size"] for row in own}, key=lambda size: float("inf") if size is None else size
         )
         lines = []
-        for scheme in dict.fromkeys(row["found"]["scheme"] for row in own):
-            cells = [_learned(own, scheme, size) for size in sizes]
-            lines.append([scheme, *cells])
+        null = [row for row in rows if row["case"] == NULL + model]
+        for kind, found in (("", own), ("null: ", null)):
+            for scheme in dict.fromkeys(row["found"]["scheme"] for row in found):
+                cells = [_learned(found, scheme, size) for size in sizes]
+                lines.append([kind + scheme, *cells])
         head = ["scheme", *("all requests" if size is None else f"{size} a family" for size in sizes)]
         requests = [
             fmean(row["found"]["requests"] for row in own if row["found"]["size"] == size) for size in sizes
@@ -62,7 +69,7 @@ def _settings(groups: Mapping[str, BySetting]) -> str:
     """A line a setting."""
     lines = []
     for group, default in DEFAULTS.items():
-        found = groups[group]
+        found, null = groups[group], groups[NULL + group]
         for name, own in found.items():
             versus = paired(
                 _served(own, SERVED_AS_PUBLISHED, SAVED),
@@ -81,9 +88,12 @@ def _settings(groups: Mapping[str, BySetting]) -> str:
                     *compared,
                     spread(_served(own, SERVED_AS_PUBLISHED, LOADS).values(), digits=3),
                     spread(_served(own, "cover", SAVED).values(), scale=100, digits=2),
+                    spread(
+                        _served(null.get(name, {}), SERVED_AS_PUBLISHED, SAVED).values(), scale=100, digits=2
+                    ),
                 ]
             )
-    head = ["setting", "splits", "saved", "over the default", "p", "MaxVio", "by cover: saved"]
+    head = ["setting", "splits", "saved", "over the default", "p", "MaxVio", "by cover: saved", "null: saved"]
     return drawn(head, lines) if lines else ""
 
 
@@ -103,6 +113,7 @@ def _guards(groups: Mapping[str, BySetting]) -> str:
     lines = []
     for name, own in groups[GUARDS].items():
         served = [one["served"] for one in own.values()]
+        chance = [one["served"][SAVED] for one in groups[NULL + GUARDS].get(name, {}).values()]
         lines.append(
             [
                 name,
@@ -111,9 +122,10 @@ def _guards(groups: Mapping[str, BySetting]) -> str:
                 spread([one[SAVED] for one in served], scale=100),
                 spread([one[LOADS] for one in served], digits=3),
                 spread([one["median_layer"] for one in served], digits=2),
+                spread(chance, scale=100),
             ]
         )
-    head = ["served by", "scheme", "splits", "saved", "MaxVio", "median layer's MaxVio"]
+    head = ["served by", "scheme", "splits", "saved", "MaxVio", "median layer's MaxVio", "null: saved"]
     return drawn(head, lines) if lines else ""
 
 

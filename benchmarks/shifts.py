@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.papers import key_for
+from benchmarks.papers import key_for, on_nulls
 from benchmarks.placing import MEMORY, placed, split
 from benchmarks.serving_figures import figures
 from benchmarks.suite import CORES, SEEDS, experiment
@@ -59,21 +59,21 @@ class Stream:
 @experiment("shifts", workers=CORES)
 def shifts() -> Iterable[Task]:
     """Frozen placements on 13 streams of held-out requests: balanced, heavy, phase shifts and bursts."""
-    for seed in SEEDS:
+    for prefix, seed in on_nulls(SEEDS):
         for model in MEMORY:
-            key = key_for(LAST, model, model=model, seed=seed)
-            yield Task(key, measure_shifts, (model, key), SECONDS)
+            key = key_for(LAST, prefix + model, model=model, seed=seed)
+            yield Task(key, measure_shifts, (prefix + model, model, key), SECONDS)
 
 
-def measure_shifts(model: str, key: Key) -> list[Row]:
+def measure_shifts(source: str, model: str, key: Key) -> list[Row]:
     """A row a scheme, each with a dict of the streams; all schemes serve the same ones."""
-    held = split(model, key.seed)[1]
-    made = {name: placed(name, model, seed=key.seed, model=model).placement for name in COMPARED}
+    held = split(source, key.seed)[1]
+    made = {name: placed(name, source, seed=key.seed, model=model).placement for name in COMPARED}
     families, left_out = families_kept(held)
     served, facts = serve({name: one for name, one in made.items() if one is not None}, held, seed=key.seed)
     rows = []
     for name in COMPARED:
-        own = replace(key_for(name, model, model=model, seed=key.seed), stop=key.stop)
+        own = replace(key_for(name, source, model=model, seed=key.seed), stop=key.stop)
         if name not in served:
             rows.append(own.row("failed", reason="no placement", scheme=name))
             continue

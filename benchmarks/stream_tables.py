@@ -27,12 +27,14 @@ def shifts(rows: Sequence[Row]) -> str:
     """A table a model, a line a scheme, a column a group of streams; below, the search against all baselines."""
     parts, counts = [], []
     for model in models(rows):
-        found = by_scheme(rows, model)
+        found, null = by_scheme(rows, model), by_scheme(rows, NULL + model)
         lines = []
         for name, own in found.items():
             cells = [_grouped(list(own.values()), group, serving) for serving in SHIFTED for group in GROUPS]
-            lines.append([name, str(len(own)), *cells])
+            chance = _grouped(list(null.get(name, {}).values()), "balanced", SHIFTED[0])
+            lines.append([name, str(len(own)), *cells, chance])
         head = ["scheme", "splits", *(f"{serving}: {group}" for serving in SHIFTED for group in GROUPS)]
+        head += [f"null: {SHIFTED[0]}: balanced"]
         parts.append(f"**{model}**\n\n{drawn(head, lines)}\n")
         counts += [[model, serving, *_against_all(found, serving)] for serving in SHIFTED]
     head = [

@@ -109,11 +109,11 @@ def run(
 def _drawn(rows: list[Row], written: Path | None) -> list[Any]:
     from rich.markup import escape
 
-    from moeopt.bench_measures import mixtures, summaries
+    from moeopt.bench_measures import mixed_origins, summaries
     from moeopt.bench_tables import summary_table
 
     where = "" if written is None else f"{escape(str(written))}: "
-    lines = [*_reasons(rows), *mixtures(rows), f"{len(rows)} rows"]
+    lines = [*_reasons(rows), *mixed_origins(rows), f"{len(rows)} rows"]
     return [summary_table(summaries(rows)), *map(escape, lines[:-1]), where + lines[-1]]
 
 
@@ -121,10 +121,10 @@ def _summed(rows: list[Row]) -> dict[str, Any]:
     """JSON-ready: the methods, what went wrong, and what not to compare."""
     from dataclasses import asdict
 
-    from moeopt.bench_measures import mixtures, summaries
+    from moeopt.bench_measures import mixed_origins, summaries
 
     methods = [asdict(one) for one in summaries(rows)]
-    return {"methods": methods, "reasons": _reasons(rows), "remarks": mixtures(rows)}
+    return {"methods": methods, "reasons": _reasons(rows), "remarks": mixed_origins(rows)}
 
 
 def _reasons(rows: list[Row]) -> list[str]:

@@ -250,7 +250,7 @@ def _place(row: Row) -> Place:
     return row["case"], row["seed"], row["layer"]
 
 
-def mixtures(rows: Sequence[Row]) -> list[str]:
+def mixed_origins(rows: Sequence[Row]) -> list[str]:
     """What rows of several machines or versions have in common with care only; nothing of one."""
     machines = {f"{row['machine'].get('cpu')}, {row['machine'].get('cores')} cores" for row in rows}
     versions = {tuple(sorted(row["versions"].items())) for row in rows}

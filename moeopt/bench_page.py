@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from moeopt.bench_figures import map_style
-from moeopt.bench_measures import mixtures
+from moeopt.bench_measures import mixed_origins
 from moeopt.bench_outcomes import failure_section, front_section, map_section, run_section
 from moeopt.bench_rows import Row
 from moeopt.bench_sections import COLUMNS, Sweep, gap_section, profile_section, summary_cells
@@ -96,7 +96,7 @@ def _origin(rows: Sequence[Row], *, given: int) -> str:
     """By what and where the rows were made."""
     machines = _counted([f"{row['machine'].get('cpu')}, {row['machine'].get('cores')} cores" for row in rows])
     versions = _counted([", ".join(f"{name} {one}" for name, one in row["versions"].items()) for row in rows])
-    parts = mixtures(rows)
+    parts = mixed_origins(rows)
     if given > len(rows):
         parts.append(f"{given - len(rows)} rows were left out: later ones are about the same.")
     stops = _counted([row["stop"] for row in rows])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import front_tables, setting_tables, stream_tables
+from benchmarks.cases import NULL
 from benchmarks.report import table
 from moeopt.bench_files import write_rows
 from moeopt.bench_rows import Key, Row
@@ -52,9 +53,16 @@ def test_streams_are_grouped_and_the_heavy_ones_show_their_worst(tmp_path: Path)
         zip(STREAMS, [(0.3, 0.1), (0.2, 0.4), (0.25, 0.5), (0.3, 0.2), (0.4, 0.4), (0.1, 0.3)], strict=True)
     )
     rows = [_stream_row("tacg", 0, saved, "cover")]
+    rows.append(on_null(_stream_row("tacg", 0, {"balanced": (0.05, 0.2)}, "cover")))
     text = _stored(tmp_path, "shifts", rows)
     shown = ["30.0 %, 0.100", "20.0 %, 0.500", "35.0 %, 0.300", "10.0 %, 0.300"]
-    assert _cells(text, "tacg") == ["tacg", "1", *shown, *shown]  # one copy each: any serving is cover
+    assert _cells(text, "tacg") == [
+        "tacg",
+        "1",
+        *shown,
+        *shown,
+        "5.0 %, 0.200",
+    ]  # one copy each: any serving is cover
     assert _cells(text, GPT, "guard")[2:] == ["0", "0", "0", "0", "0"]
 
 
@@ -95,6 +103,10 @@ def test_families_that_a_split_lacks_are_left_out_of_their_mean(tmp_path: Path) 
     ]
 
 
+def on_null(row: Row) -> Row:
+    return {**row, "case": NULL + row["case"]}
+
+
 def _setting(group: str, setting: str, seed: int, saved: float, *, serving: str = "published guard") -> Row:
     servings = {"cover": _served(saved + 0.1, 0.5), serving: _served(saved, 0.25)}
     return _row(f"{group}: {setting}", seed, group=group, setting=setting, servings=servings)
@@ -103,6 +115,7 @@ def _setting(group: str, setting: str, seed: int, saved: float, *, serving: str 
 def test_settings_are_paired_with_the_default_of_their_group(tmp_path: Path) -> None:
     rows = [_setting("alpha", "alpha 0.25", seed, 0.3) for seed in range(3)]
     rows += [_setting("alpha", "alpha 1", seed, 0.29 - seed / 1000) for seed in range(2)]
+    rows.append(on_null(_setting("alpha", "alpha 1", 0, 0.125)))
     rows.append(_setting("ablations", "no GESR", 0, 0.2, serving="cover"))
     rows += [_setting("lambdas", "lambda1 0, lambda2 0", seed, 0.3 + seed / 10) for seed in range(2)]
     rows.append(_setting("lambdas", "lambda1 1, lambda2 0.5", 0, 0.25))
@@ -112,7 +125,7 @@ def test_settings_are_paired_with_the_default_of_their_group(tmp_path: Path) -> 
     assert worse[1:4] == ["2", "28.95 ± 0.07", "-1.05"]
     assert worse[4].startswith("0.030, 0.0")
     assert worse[4].endswith(", –")
-    assert worse[5:] == ["0.250 ± 0.000", "38.95 ± 0.07"]
+    assert worse[5:] == ["0.250 ± 0.000", "38.95 ± 0.07", "12.50"]
     assert _cells(text, "no GESR")[2:5] == ["20.00", "–", "–"]
     assert _cells(text, "lambda1 0") == ["lambda1 0", "35.00", "–"]
     assert _cells(text, "lambda1 1") == ["lambda1 1", "–", "25.00"]
@@ -138,6 +151,7 @@ def test_rules_of_serving_are_lines_of_their_own(tmp_path: Path) -> None:
         "40.0 ± 0.0",
         "0.100 ± 0.000",
         "0.20 ± 0.00",
+        "–",
     ]
     assert "lambda2" not in text
     assert "default |" not in text
