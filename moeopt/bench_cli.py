@@ -53,7 +53,7 @@ def run(
     """
     from dataclasses import replace
 
-    from moeopt.bench_measures import named_rows, summaries
+    from moeopt.bench_measures import named_rows
     from moeopt.bench_rows import Key
     from moeopt.bench_runs import Limits
     from moeopt.bench_solving import Question, tasks
@@ -98,9 +98,9 @@ def run(
         row for key, row in sorted(((k, r) for k, r in keyed if k in place), key=lambda one: place[one[0]])
     ]
     rows = named_rows(rows)
-    told = summaries(rows)
-    failed = sum(one.failed for one in told)
-    answer = {"store": str(store), "ran": len(todo), "failed": failed, **_summed(rows)}
+    summed = _summed(rows)
+    failed = sum(one["failed"] for one in summed["methods"])
+    answer = {"store": str(store), "ran": len(todo), "failed": failed, **summed}
     show(answer, lambda: _drawn(rows, store), as_json=as_json)
     if failed:
         raise typer.Exit(1)

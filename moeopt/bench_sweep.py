@@ -37,8 +37,7 @@ def sweep(
     is stored stays. Raises ValueError for fewer than one worker, for a limit below what a task may take by its own
     clock, and for an executor whose processes have other versions: their rows would never count as done here.
     """
-    known = store.done(experiment) if not again else set()
-    todo = [task for task in tasks if task.key not in known]
+    todo = list(tasks) if again else left(tasks, store, experiment=experiment)
     _check(todo, limits, executor)
     stored = store.latest(experiment) if contradiction is not None else []
 
