@@ -34,7 +34,7 @@ SECONDS = 300.0
 
 SIZES = (1, 2, 4, 8, 16, 32, None)  # training requests a family; None: all
 SEARCHED = ("search", "search with copies")
-CALIBRATION_SEEDS, COPIES_SEEDS = range(5), range(2)
+COPIES_SEEDS = range(2)
 BUDGETS = {"search": 0.5, "search with copies": 1.0}  # seconds a layer
 COMPARED = ("tacg", "spectral", "TACG + GESR", *SEARCHED)
 
@@ -176,7 +176,7 @@ def guarded(published: Placement, searched: Placement, held: Trace, *, key: Key)
 @experiment("calibration", workers=CORES)
 def calibration() -> Iterable[Task]:
     """Held-out reduction by the number of requests that a placement is made from."""
-    for prefix, seed in on_nulls(CALIBRATION_SEEDS):
+    for prefix, seed in on_nulls(SEEDS):
         for model in MEMORY:
             for size in SIZES:
                 source, last = prefix + model, calibrated(seed)[-1]
