@@ -1,4 +1,4 @@
-"""python -m benchmarks smoke | run NAME | report | show | list"""
+"""python -m benchmarks smoke | run NAME | run all | report | page | show | list"""
 
 import tempfile
 import time
@@ -14,10 +14,12 @@ from benchmarks.report import PAGES, update
 from benchmarks.run import RESULTS, shown, store_in
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
 from moeopt.bench_files import collect, publish, write_rows
+from moeopt.bench_page import page_of
 from moeopt.bench_rows import Row
 from moeopt.bench_runs import Limits
 from moeopt.bench_store import Store
 from moeopt.bench_sweep import forecast, left, sweep
+from moeopt.storage import write_bytes
 
 for _module in (
     "layouts",
@@ -38,10 +40,15 @@ for _module in (
     "full_plan",
     "streaming",
     "own_search",
+    "races",
+    "sweeping",
+    "first_steps",
+    "kernels",
 ):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")
 
+ALL, RACES = "all", "races"
 LIMITS = Limits(seconds=4 * 3600, mebibytes=10 << 10)  # of a run: the longest takes an hour
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -97,28 +104,30 @@ def smoke() -> None:
 
 
 @app.command("run")
-def run_one(
-    name: Annotated[str, typer.Argument(help=", ".join(EXPERIMENTS))],
+def run_some(
+    name: Annotated[str, typer.Argument(help=f"{ALL}: one after the other; {', '.join(EXPERIMENTS)}")],
     limit: Annotated[int | None, typer.Option(min=1, help="Tasks at most; the rest another time.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
     again: Annotated[
         bool, typer.Option("--again", help="Run all of it, and forget earlier rows when it is done.")
     ] = False,
 ) -> None:
-    """Run what an experiment has no rows of yet, and keep its rows; exit code 1 when a row is wrong."""
+    """Run what an experiment, or every one, has no rows of yet, and keep its rows; exit code 1 when a row is wrong."""
     known = [experiment.name for experiment in EXPERIMENTS.values() if experiment.stored]
-    if name not in known:
-        typer.echo(f"no stored experiment is named {name!r}; known are {', '.join(known)}", err=True)
+    if name not in (ALL, *known):
+        typer.echo(f"no stored experiment is named {name!r}; known are {', '.join(known)}, {ALL}", err=True)
         raise typer.Exit(2)
     store = store_in(folder)
     collect(folder, store)
-    before = store.last()
-    try:
-        wrong = trouble(_run(EXPERIMENTS[name], store, limit, again=again))
-        if again and limit is None:
-            store.forget(name, until=before)  # and what no task asks for any more
-    finally:
-        publish(store, folder, experiments=[name])
+    wrong = []
+    for one in known if name == ALL else [name]:
+        before = store.last()
+        try:
+            wrong += trouble(_run(EXPERIMENTS[one], store, limit, again=again))
+            if again and limit is None:
+                store.forget(one, until=before)  # and what no task asks for any more
+        finally:
+            publish(store, folder, experiments=[one])
     for line in wrong:
         typer.echo(line, err=True)
     raise typer.Exit(1 if wrong else 0)
@@ -135,6 +144,19 @@ def write_report(
     for name in stale:
         typer.echo(f"table {name} {'is stale' if check else 'rewritten'}")
     raise typer.Exit(1 if check and stale else 0)
+
+
+@app.command("page")
+def write_page(
+    html: Annotated[Path, typer.Argument(help="File to write.")],
+    folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
+) -> None:
+    """Write the page of the races: methods side by side, profiles, gaps over time, fronts, where experts went."""
+    if not (rows := shown(RACES, folder=folder)):
+        typer.echo(f"{folder}: no rows of {RACES}; python -m benchmarks run {RACES}", err=True)
+        raise typer.Exit(2)
+    write_bytes(html, page_of(rows, title="Methods on recorded traffic").encode())
+    typer.echo(f"{html}: {len(rows)} rows")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.papers import on_nulls
 from benchmarks.placing import MEMORY, split
 from benchmarks.serving_figures import linear_fan_out, summary
-from benchmarks.suite import CORES, experiment
+from benchmarks.suite import CORES, SEEDS, experiment
 from moeopt import registry
 from moeopt.api import solve
 from moeopt.bench_rows import Key, Row, Task
@@ -30,7 +30,6 @@ TOLERANCES = (None, "0.05", "0.15")
 NULL_TOLERANCES = ("0.15",)  # on traffic without co-activation
 GUARDS = ("0.05", "0.15")  # load tolerances of the dispatch, all traffic known
 EVERY = 4  # one layer of so many
-SEEDS = range(3)
 STOP = Stop(seconds=3)
 LAST = "eplb"  # names the task: its rows end with it
 SECONDS = 120.0

@@ -7,7 +7,17 @@ from statistics import fmean, median, stdev
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks import findings, front_tables, node_tables, paper_tables, setting_tables, stream_tables
+from benchmarks import (
+    findings,
+    first_steps,
+    front_tables,
+    kernel_tables,
+    node_tables,
+    paper_tables,
+    setting_tables,
+    stream_tables,
+    sweep_tables,
+)
 from benchmarks.cases import NULL
 from benchmarks.drawing import NONE, drawn, percent, seconds
 from benchmarks.run import shown
@@ -210,6 +220,9 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = MappingProxyT
         **stream_tables.TABLES,
         **setting_tables.TABLES,
         **front_tables.TABLES,
+        **sweep_tables.TABLES,
+        **first_steps.TABLES,
+        **kernel_tables.TABLES,
     }
 )
 """Name of a table to its experiment and how it is drawn."""

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from moeopt.block_overlaps import Overlaps, remainders
 from moeopt.block_range import BlockRange
 
 _NOTHING = 1e300
@@ -20,7 +21,7 @@ def descents(
     adds the cheapest next one (with a little noise once every expert has had its turn), and then exchanges single
     experts for as long as the content is full. Rows without an admissible content hold -1 alone.
     """
-    count = contents.n_experts
+    count, overlaps = contents.n_experts, contents.overlaps
     first = np.arange(starts) % count
     noise = np.where(np.arange(starts) < count, 0.0, 0.1)
     rows, values = _descend(
@@ -30,6 +31,8 @@ def descents(
         contents.members,
         contents.weights,
         contents.n_sets,
+        overlaps is not None,
+        overlaps or Overlaps.nothing(),
         contents.load,
         np.int64(contents.load.sum()) if contents.cap is None else np.int64(contents.cap),
         contents.fewest,
@@ -49,6 +52,8 @@ def _descend(
     members: NDArray[np.int16],
     weights: NDArray[np.int64],
     n_sets: int,
+    listed: bool,
+    overlaps: Overlaps,
     load: NDArray[np.int64],
     cap: int,
     fewest: int,
@@ -79,7 +84,10 @@ def _descend(
                 size -= 1
                 inside[removed] = False
                 held -= load[removed]
-                _change(removed, -1, pair, sets, starts, members, weights, hits, further)
+                if listed:
+                    remainders(content, size, pair, overlaps, further)
+                else:
+                    _change(removed, -1, pair, sets, starts, members, weights, hits, further)
                 value -= further[removed] - prices[removed]
             best, least = -1, _NOTHING
             for e in range(experts):
@@ -99,7 +107,10 @@ def _descend(
             inside[best] = True
             held += load[best]
             value += further[best] - prices[best]
-            _change(best, 1, pair, sets, starts, members, weights, hits, further)
+            if not listed:
+                _change(best, 1, pair, sets, starts, members, weights, hits, further)
+            elif size < slots:  # of a full content nobody asks
+                remainders(content, size, pair, overlaps, further)
             stale = stale + 1 if best == removed else 0
             growing = growing and size < slots
         if size >= fewest:

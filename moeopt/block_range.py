@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from moeopt.block_overlaps import Overlaps
 from moeopt.columns import EMPTY, Columns, block_sizes
 from moeopt.problem import Problem
 
@@ -97,6 +98,11 @@ class BlockRange:
     def alone(self) -> NDArray[np.int64]:
         """int64 [experts]: cost of a GPU that holds one expert."""
         return np.ascontiguousarray(np.diag(self.pair))
+
+    @cached_property
+    def overlaps(self) -> Overlaps | None:
+        """Tables that say what an expert adds to a small content; None where it takes a walk through its sets."""
+        return Overlaps.of(self)
 
     def costs(self, contents: NDArray[np.int16]) -> NDArray[np.int64]:
         """int64 [contents]: exact cost of each row of `contents`, padded with -1."""

@@ -7,6 +7,7 @@ from typing import Any
 from moeopt.exact import Exact
 from moeopt.formulation import Formulation
 from moeopt.method import Method
+from moeopt.own_methods import own_method
 from moeopt.statements import named_formulation
 
 METHODS, FORMULATIONS, ENGINES = "moeopt.methods", "moeopt.formulations", "moeopt.engines"
@@ -14,7 +15,12 @@ METHODS, FORMULATIONS, ENGINES = "moeopt.methods", "moeopt.formulations", "moeop
 
 @cache
 def named_method(name: str) -> Method:
-    """The method of this name with its default settings; ValueError lists the known names."""
+    """The method of this name with its default settings; ValueError lists the known names.
+
+    `file.py:Class` and `package.module:Class` are methods that nobody registered, see `moeopt.own_methods`.
+    """
+    if ":" in name:
+        return own_method(name)
     points = _points()
     if name not in points:
         raise ValueError(f"no method is named {name!r}; known are {', '.join(sorted(points))}")

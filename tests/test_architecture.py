@@ -64,6 +64,7 @@ PROVERS = (
     "block_bounds",
     "block_descents",
     "block_kernel",
+    "block_overlaps",
     "block_prices",
     "block_range",
     "block_search",

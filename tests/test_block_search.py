@@ -90,6 +90,23 @@ def test_a_descent_ends_in_an_admissible_block_of_the_value_it_says(problem: Pro
     assert np.allclose(values[ended], exact)
 
 
+@RELAXED
+@given(problem=problems(most_experts=9), seed=st.integers(0, 2**32 - 1))
+def test_tables_and_walks_through_the_sets_lead_to_the_same_contents(problem: Problem, seed: int) -> None:
+    if Priced().supports(problem):
+        return
+    listed, walked = Priced().block_range(problem), Priced().block_range(problem)
+    walked.__dict__["overlaps"] = None
+    rng = np.random.default_rng(seed)
+    prices = rng.random(listed.n_experts) * (1 + listed.alone.max(initial=0))
+    found = [
+        descents(blocks, prices, starts=3 * blocks.n_experts, rng=np.random.default_rng(seed))
+        for blocks in (listed, walked)
+    ]
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.allclose(found[0][1], found[1][1])
+
+
 def middling(experts: int = 24, tokens: int = 2_000) -> BlockRange:
     rng = np.random.default_rng(3)
     ids = np.array([[rng.permutation(experts)[:4]] for _ in range(tokens)])

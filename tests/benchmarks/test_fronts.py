@@ -51,5 +51,5 @@ def test_a_method_without_a_placement_gives_the_reason() -> None:
 
 def test_a_task_has_a_key_of_its_own() -> None:
     tasks = list(replica_fronts())
-    assert len({task.key for task in tasks}) == len(tasks) == (3 * 3 + 1) * (6 + 4)
+    assert len({task.key for task in tasks}) == len(tasks) == (10 * 3 + 1) * (6 + 4)
     assert case_name("m", Point(8, 4, "0.05")) == "m, 4 replicas, load 5%"
