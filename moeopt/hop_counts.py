@@ -27,10 +27,16 @@ def partition_touches(
     """
     if not sets.complete:
         raise ValueError("hops are counted of expert sets, the workload has pair counts only")
-    node_of = cluster.node_of[gpu_of]
+    on_gpus = _sums(sets, gpu_of, cluster.gpus)
+    if cluster.nodes == 1:
+        return on_gpus, sets.counts.sum(axis=0)
+    return on_gpus, _sums(sets, cluster.node_of[gpu_of], cluster.nodes)
+
+
+def _sums(sets: ExpertSets, group_of: NDArray[np.int32], groups: int) -> NDArray[np.int64]:
+    """int64 [families]: sum over tokens of the groups touched."""
     if sets.members.size >= COMPILED:
         from moeopt.touch_kernels import touch_sums
 
-        gpus, nodes = touch_sums(sets.members, sets.counts, gpu_of, node_of.astype(np.int32), cluster.gpus)
-        return gpus, nodes
-    return touched(gpu_of[sets.members]) @ sets.counts, touched(node_of[sets.members]) @ sets.counts
+        return np.asarray(touch_sums(sets.members, sets.counts, group_of.astype(np.int32), groups), np.int64)
+    return touched(group_of[sets.members]) @ sets.counts

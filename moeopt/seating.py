@@ -18,11 +18,13 @@ class Seating:
     |---|---|
     | room | what no swap changes: see `moeopt.swaps.Room` |
     | tally | what swaps keep up to date: see `moeopt.swaps.Tally` |
+    | kept | the same as `keep` last found it |
     | cost | of the seats it was made with: fan-out at the prices, and the penalty of load above the caps |
     """
 
     room: Room
     tally: Tally
+    kept: Tally
     cost: float
 
     @classmethod
@@ -54,7 +56,18 @@ class Seating:
         width = int(labels.max()) + 1
         cost, held, arrive, leave = tallied(labels, width, room)
         carried = np.bincount(labels[0, : len(room.load)], weights=room.load, minlength=width).astype(float)
-        return cls(room, Tally(labels, held, arrive, leave, carried), float(cost))
+        tally = Tally(labels, held, arrive, leave, carried)
+        return cls(room, tally, Tally(*map(np.copy, tally)), float(cost))
+
+    def keep(self) -> None:
+        """Remember the seats as they are."""
+        for kept, now in zip(self.kept, self.tally, strict=True):
+            np.copyto(kept, now)
+
+    def restore(self) -> None:
+        """Seats as `keep` last found them: quicker than to take swaps back, and without their rounding."""
+        for kept, now in zip(self.kept, self.tally, strict=True):
+            np.copyto(now, kept)
 
     @property
     def labels(self) -> NDArray[np.int32]:

@@ -164,7 +164,7 @@ def descend(order: NDArray[np.int64], room: Room, tally: Tally) -> Any:
     return total, made[:done].copy()
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]
 def _overload(e: int, f: int, room: Room, tally: Tally) -> float:
     """How much more load stands above the caps after the swap."""
     g, h = tally.labels[0, e], tally.labels[0, f]
@@ -175,14 +175,14 @@ def _overload(e: int, f: int, room: Room, tally: Tally) -> float:
     return float(after - before)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]
 def _shift(e: int, f: int, room: Room) -> float:
     """Load that leaves the GPU of seat e when it is exchanged with seat f."""
     experts = len(room.load)
     return float((room.load[e] if e < experts else 0.0) - (room.load[f] if f < experts else 0.0))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]
 def _rough(e: int, f: int, room: Room, tally: Tally) -> float:
     """Change of the fan-out when seats e and f are exchanged, were no set to hold both."""
     experts = len(room.load)
@@ -200,7 +200,7 @@ def _rough(e: int, f: int, room: Room, tally: Tally) -> float:
     return change
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]
 def _shared(e: int, f: int, room: Room, tally: Tally) -> float:
     """What `_rough` leaves out: sets with both keep both labels, so the credit for leaving is taken back."""
     experts = len(room.load)

@@ -28,13 +28,12 @@ def test_kernel_and_arrays_count_what_a_loop_over_tokens_counts(
     for experts, family in zip(trace.experts[:, 0], trace.family, strict=True):
         gpus = {int(gpu_of[expert]) for expert in experts}
         wanted[:, family] += len(gpus), len({gpu // per_node for gpu in gpus})
-    node_of = cluster.node_of[gpu_of].astype(np.int32)
-    for found in (
-        partition_touches(sets, gpu_of, cluster=cluster),
-        touch_sums(sets.members, sets.counts, gpu_of, node_of, cluster.gpus),
-        touch_sums(sets.members, sets.counts, gpu_of, node_of, 65 + cluster.gpus),
+    assert np.array_equal(np.stack(partition_touches(sets, gpu_of, cluster=cluster)), wanted)
+    for group_of, groups, sums in zip(
+        (gpu_of, cluster.node_of[gpu_of].astype(np.int32)), (cluster.gpus, nodes), wanted, strict=True
     ):
-        assert np.array_equal(np.stack(found), wanted)
+        for ids in (groups, 65 + groups):
+            assert np.array_equal(touch_sums(sets.members, sets.counts, group_of, ids), sums)
 
 
 @settings(max_examples=40, deadline=None)

@@ -102,11 +102,11 @@ class Swap(Heuristic):
 
     def _kicked(self, seating: "Seating", rng: np.random.Generator) -> float:
         """Kick and descend, undone if that is worse; the change of cost."""
-        kick = _mixing(seating.labels[0], rng)
-        kicked = seating.exchange(kick)
-        change, made = seating.descend(rng.permutation(seating.labels.shape[1]))
+        seating.keep()
+        kicked = seating.exchange(_mixing(seating.labels[0], rng))
+        change, _ = seating.descend(rng.permutation(seating.labels.shape[1]))
         if kicked + change > 0:
-            seating.exchange(np.concatenate([kick, made])[::-1])
+            seating.restore()
             return 0.0
         return kicked + change
 
