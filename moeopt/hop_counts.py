@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def partition_touches(
     return on_gpus, _sums(sets, cluster.node_of[gpu_of], cluster.nodes)
 
 
-def _sums(sets: ExpertSets, group_of: NDArray[np.int32], groups: int) -> NDArray[np.int64]:
+def _sums(sets: ExpertSets, group_of: NDArray[Any], groups: int) -> NDArray[np.int64]:
     """int64 [families]: sum over tokens of the groups touched."""
     if sets.members.size >= COMPILED:
         from moeopt.touch_kernels import touch_sums

@@ -1,7 +1,8 @@
 """Experts seated on GPUs, with the tables that the swap kernels keep."""
 
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,17 +58,15 @@ class Seating:
         cost, held, arrive, leave = tallied(labels, width, room)
         carried = np.bincount(labels[0, : len(room.load)], weights=room.load, minlength=width).astype(float)
         tally = Tally(labels, held, arrive, leave, carried)
-        return cls(room, tally, Tally(*map(np.copy, tally)), float(cost))
+        return cls(room, tally, deepcopy(tally), float(cost))
 
     def keep(self) -> None:
         """Remember the seats as they are."""
-        for kept, now in zip(self.kept, self.tally, strict=True):
-            np.copyto(kept, now)
+        _copy(self.tally, self.kept)
 
     def restore(self) -> None:
         """Seats as `keep` last found them: quicker than to take swaps back, and without their rounding."""
-        for kept, now in zip(self.kept, self.tally, strict=True):
-            np.copyto(now, kept)
+        _copy(self.kept, self.tally)
 
     @property
     def labels(self) -> NDArray[np.int32]:
@@ -82,3 +81,9 @@ class Seating:
         """Visit seats in `order`, take the best swap of each while one helps; change of cost, and the swaps."""
         change, made = descend(order, self.room, self.tally)
         return float(change), made
+
+
+def _copy(source: Tally, target: Tally) -> None:
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = list(zip(source, target, strict=True))
+    for one, other in pairs:
+        np.copyto(other, one)
