@@ -25,7 +25,7 @@ KILLS = 2_000
 ENGINES = ("processes", "Dask, processes of its own", "Dask, in its workers")
 WORKERS = (1, 2)
 WORKS = {"nothing": 24, "search": 24}  # tasks of each kind
-KICKS = 2_000  # of a search: so much work, however long it takes
+KICKS = 500  # of a search: so much work, however long it takes
 LIMITS = Limits(seconds=600, mebibytes=4096)
 SECONDS = 1_800.0
 

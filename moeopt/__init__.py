@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moeopt.generator import PRESETS, Generator
     from moeopt.hf_generation import record
     from moeopt.hf_recorder import Recorder
+    from moeopt.instance_library import read_instance
     from moeopt.joint_batches import JointBatches
     from moeopt.method import Heuristic, Method
     from moeopt.micro_batches import MicroBatches
@@ -52,6 +53,7 @@ _HOME = {
     "generator": ("PRESETS", "Generator"),
     "hf_generation": ("record",),
     "hf_recorder": ("Recorder",),
+    "instance_library": ("read_instance",),
     "joint_batches": ("JointBatches",),
     "method": ("Heuristic", "Method"),
     "micro_batches": ("MicroBatches",),
@@ -107,6 +109,7 @@ __all__ = [
     "named_formulation",
     "null",
     "profile",
+    "read_instance",
     "read_placement",
     "read_running",
     "read_trace",

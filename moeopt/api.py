@@ -172,22 +172,45 @@ def _unsolved(method: Method, problem: Problem, seed: int) -> Result:
 def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) -> Any:
     """Re-prove a certificate, its document or its file; see `moeopt.checker.verify`.
 
-    `trace` is the Trace or Workload that the certificate speaks of, or its file.
+    `trace` is the Trace, Workload or Problem that the certificate speaks of, or its file. A certificate that is about
+    other rules than those of a problem is not accepted.
     """
     from moeopt import checker, storage
     from moeopt.allocation_checker import FORMAT as ALLOCATION
     from moeopt.certificate import FORMAT
+    from moeopt.problem_files import holds_problem, read_problem
     from moeopt.recording import read_recording
     from moeopt.workload import Workload
 
     if not isinstance(certificate, Certificate | Mapping):
         certificate = storage.read_json(certificate, kind=FORMAT, other_kinds=(ALLOCATION,))
-    traffic = trace if isinstance(trace, Trace | Workload) else read_recording(trace)
+    traffic = trace
+    if not isinstance(trace, Trace | Workload | Problem):
+        traffic = read_problem(trace) if holds_problem(trace) else read_recording(trace)
     if isinstance(certificate, Mapping) and certificate.get("format") == ALLOCATION:
         from moeopt.allocation_checker import verify_allocation
 
+        if isinstance(traffic, Problem):
+            raise ValueError("an allocation is of several problems: verify it against its trace")
         return verify_allocation(certificate, traffic)
+    if isinstance(traffic, Problem):
+        if reason := _other_rules(certificate, traffic):
+            return checker.Verdict(False, reason)
+        traffic = traffic.workload
     return checker.verify(certificate, traffic)
+
+
+def _other_rules(certificate: Certificate | Mapping[str, Any], problem: Problem) -> str:
+    """The first rule in which a certificate differs from the problem; empty when they are about the same rules."""
+    fields = certificate.fields if isinstance(certificate, Certificate) else certificate.get("problem")
+    if not isinstance(fields, Mapping):
+        return f"the certificate must hold the problem's fields, found {fields!r:.60}"
+    mine = problem.fields()
+    for name in sorted(set(mine) | set(fields)):
+        found, wanted = fields.get(name), mine.get(name)
+        if found != wanted:
+            return f"the certificate is about another problem: {name} {found!r:.80}, here {wanted!r:.80}"
+    return ""
 
 
 def export(placement: Placement, path: PathLike, *, engine: str, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""The verb `bench`: sweeps of methods over problems and seeds that survive interruption, and what came of them."""
+"""The verb `bench`: sweeps of methods over problems and seeds that survive interruption; packaged instances."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from moeopt.bench_rows import Row
 
 bench = typer.Typer(
-    no_args_is_help=True, help="Sweeps of methods over problems and seeds, stored row by row."
+    no_args_is_help=True,
+    help="Sweeps of methods over problems and seeds, stored row by row; and packaged instances.",
 )
 StoreFile = Annotated[Path, typer.Option("--store", help="SQLite file that keeps the rows.")]
 SWEEP = "sweep"  # name of the experiment
@@ -189,3 +190,38 @@ def report(
     named = named_rows(rows)
     answer = {"rows": len(named), **_summed(named)}
     show(answer, lambda: _drawn(named, html or markdown), as_json=as_json)
+
+
+@bench.command("instance")
+def packaged(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of an instance. Default: list all.", show_default=False)
+    ] = None,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for its files.", show_default=False)
+    ] = None,
+    formulation: Annotated[
+        str | None, typer.Option(help="Whose model to write. Default: as listed.", show_default=False)
+    ] = None,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Packaged problems with optima and bounds, as JSON and MPS: for testing solvers and heuristics."""
+    from moeopt import instance_cli
+    from moeopt.instance_library import VERSION, entries, named_entry
+
+    if name is None:
+        if output is not None or formulation is not None:
+            raise ValueError("--output and --formulation are of one instance: give its name")
+        known = entries()
+        answer = {"set": VERSION, "instances": [instance_cli.answer_of(entry) for entry in known]}
+        show(answer, lambda: [instance_cli.listing(known)], as_json=as_json)
+        return
+    if output is None:
+        if formulation is not None:
+            raise ValueError("--formulation says whose model to write: give a folder with --output")
+        entry = named_entry(name)
+        show(instance_cli.answer_of(entry), lambda: instance_cli.card(entry), as_json=as_json)
+        return
+    written = instance_cli.write_instance(name, output, formulation=formulation)
+    show(written, lambda: instance_cli.told(written), as_json=as_json)

@@ -92,7 +92,7 @@ app.command()(export)
 def verify(
     certificate: Annotated[Path, typer.Argument()], trace: flags.TrafficFile, as_json: flags.AsJson = False
 ) -> None:
-    """Re-prove a certificate from the trace alone, without a solver."""
+    """Re-prove a certificate from its trace, or from the document of its problem, without a solver."""
     from dataclasses import asdict
 
     from moeopt import api
