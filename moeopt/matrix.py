@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -116,6 +116,18 @@ class Matrix:
         )
         worst = max(float(amount.max(initial=0.0)) for amount in amounts)
         return worst if worst > tolerance else 0.0
+
+    def extended(self, rows: csr_array, *, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Matrix:
+        """With these rows below its own, which lose their names."""
+        from scipy.sparse import vstack
+
+        return replace(
+            self,
+            rows=vstack([self.rows, rows], format="csr"),
+            row_lower=np.concatenate([self.row_lower, lower]),
+            row_upper=np.concatenate([self.row_upper, upper]),
+            row_names=(),
+        )
 
     def _point(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         point = np.asarray(x, dtype=np.float64)

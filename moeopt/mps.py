@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,16 +32,8 @@ def full_matrix(formulation: Formulation, problem: Any) -> Matrix:
         raise ValueError(f"costs must lie below 2^53 to be written exactly, found {largest:g}")
     if not isinstance(formulation, Separable):
         return matrix
-    from scipy.sparse import vstack
-
     lazy = formulation.lazy(problem)
-    return replace(
-        matrix,
-        rows=vstack([matrix.rows, lazy.rows], format="csr"),
-        row_lower=np.concatenate([matrix.row_lower, lazy.lower]),
-        row_upper=np.concatenate([matrix.row_upper, lazy.upper]),
-        row_names=(),
-    )
+    return matrix.extended(lazy.rows, lower=lazy.lower, upper=lazy.upper)
 
 
 def free_mps(matrix: Matrix, *, name: str) -> bytes:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from moeopt.formulation import Separable, Tabulated
 from moeopt.statements import GROUP, named_formulation
@@ -68,16 +65,8 @@ def inner_matrix(formulation: Any, problem: Problem) -> Matrix:
     matrix: Matrix = formulation.matrix(problem)
     if not isinstance(formulation, Separable):
         return matrix
-    from scipy.sparse import vstack
-
     lazy = formulation.lazy(problem)
-    return replace(
-        matrix,
-        rows=vstack([matrix.rows, lazy.rows], format="csr"),
-        row_lower=np.concatenate([matrix.row_lower, lazy.lower]),
-        row_upper=np.concatenate([matrix.row_upper, lazy.upper]),
-        row_names=(),
-    )
+    return matrix.extended(lazy.rows, lower=lazy.lower, upper=lazy.upper)
 
 
 def variables_of(model: Any, names: Sequence[str]) -> list[Any]:

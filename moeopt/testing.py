@@ -95,7 +95,7 @@ def _check_one(formulation: Formulation, problem: Judged, session: Session) -> N
 def _check_table(formulation: Any, problem: Judged, compiled: Matrix, *, unit: int, where: str) -> None:
     matrix: Matrix = formulation.matrix(problem)
     lazy: LazyRows | None = formulation.lazy(problem) if hasattr(formulation, "lazy") else None
-    whole = matrix if lazy is None else _with_rows(matrix, lazy)
+    whole = matrix if lazy is None else matrix.extended(lazy.rows, lower=lazy.lower, upper=lazy.upper)
     fast, stated = canonical(whole), canonical(compiled)
     for part in ("offset", "columns", "rows"):
         found, wanted = getattr(fast, part), getattr(stated, part)
@@ -130,18 +130,6 @@ def _check_answer(problem: Judged, answer: Any, cost: int, where: str) -> None:
 
 def _described(problem: Judged) -> object:
     return problem.fields() if hasattr(problem, "fields") else problem
-
-
-def _with_rows(matrix: Matrix, lazy: LazyRows) -> Matrix:
-    from scipy.sparse import vstack
-
-    return replace(
-        matrix,
-        rows=vstack([matrix.rows, lazy.rows], format="csr"),
-        row_lower=np.concatenate([matrix.row_lower, lazy.lower]),
-        row_upper=np.concatenate([matrix.row_upper, lazy.upper]),
-        row_names=(),
-    )
 
 
 def _close(found: float, wanted: int, *, unit: int) -> bool:

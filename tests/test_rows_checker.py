@@ -41,14 +41,7 @@ def proof_of(formulation: Pairs | Assignment, problem: Problem, *, seed: int = 0
         lazy = formulation.lazy(problem)
         chosen = rng.permutation(len(lazy.keys))[:6]
         keys = lazy.keys[chosen]
-        from scipy.sparse import vstack
-
-        matrix = replace(
-            matrix,
-            rows=vstack([matrix.rows, lazy.rows[chosen]], format="csr"),
-            row_lower=np.append(matrix.row_lower, lazy.lower[chosen]),
-            row_upper=np.append(matrix.row_upper, lazy.upper[chosen]),
-        )
+        matrix = matrix.extended(lazy.rows[chosen], lower=lazy.lower[chosen], upper=lazy.upper[chosen])
     size = rng.integers(1, 1 << 24, matrix.row_lower.size)
     down = (matrix.row_lower == -np.inf) | ((matrix.row_upper < np.inf) & (rng.random(size.size) < 0.5))
     if isinstance(formulation, Assignment):  # most of the many rows of z stay out of the proof
