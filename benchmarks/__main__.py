@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.cases import CASES
+from benchmarks.fronts_picture import refresh
 from benchmarks.report import PAGES, update
 from benchmarks.run import RESULTS, shown, store_in
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
@@ -139,10 +140,11 @@ def write_report(
     page: Annotated[list[Path] | None, typer.Option(help="Files with the markers.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the rows are kept.")] = RESULTS,
 ) -> None:
-    """Put the tables of the stored rows between the markers of README.md and FINDINGS.md."""
+    """Put the tables of the stored rows between the markers of README.md and FINDINGS.md, and draw the picture."""
     stale = update(page or PAGES, folder=folder, write=not check)
+    stale += [] if page else refresh(folder=folder, write=not check)
     for name in stale:
-        typer.echo(f"table {name} {'is stale' if check else 'rewritten'}")
+        typer.echo(f"{name} {'is stale' if check else 'rewritten'}")
     raise typer.Exit(1 if check and stale else 0)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moeopt.certificate import Certificate, Proof
 from moeopt.method import Incumbent, Method, Resuming, check_supported
 from moeopt.placement import Placement
@@ -14,6 +16,8 @@ from moeopt.stop import Clock, Stop, is_interrupt
 
 if TYPE_CHECKING:
     from moeopt.set_partition import Verdict
+
+OPENING, KICKS = 0.1, 10  # of the time at most, and kicks, for a placement where prices begin
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,11 +96,16 @@ class Exact(Resuming):
 
     def _priced(self, incumbent: Incumbent, *, clock: Clock, seed: int, earlier: Proof | None) -> Result:
         from moeopt.balance import lightest
+        from moeopt.heuristics.swap import Swap
         from moeopt.priced_partition import prove_priced
 
         level = lightest(incumbent.problem)
-        if incumbent.placement is None:
+        if incumbent.placement is None:  # prices begin at a placement: at a poor one they may never come near
             incumbent.offer(level)
+            opening, rng = clock.part(OPENING), np.random.default_rng(seed)
+            first = Swap(restarts=1, kicks=KICKS)
+            for found in first.search(incumbent.problem, clock=opening, rng=rng, start=level):
+                incumbent.offer(found)
         start = level if incumbent.placement is None else incumbent.placement
         return self._proved(
             incumbent,

@@ -57,10 +57,15 @@ class ExpertSets:
     def top_k(self) -> int:
         return int(self.members.shape[1])
 
+    @cached_property
+    def tokens(self) -> NDArray[np.int64]:
+        """int64 [families]: tokens counted."""
+        return np.asarray(self.counts.sum(axis=0))
+
     @property
     def coactivations(self) -> NDArray[np.int64]:
         """int64 [families]: pairs of experts that tokens chose together, k (k - 1) / 2 of each."""
-        return np.asarray(self.counts.sum(axis=0) * comb(self.top_k, 2))
+        return np.asarray(self.tokens * comb(self.top_k, 2))
 
     @cached_property
     def load(self) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ def partition_touches(
         raise ValueError("hops are counted of expert sets, the workload has pair counts only")
     on_gpus = _sums(sets, gpu_of, cluster.gpus)
     if cluster.nodes == 1:
-        return on_gpus, sets.counts.sum(axis=0)
+        return on_gpus, sets.tokens
     return on_gpus, _sums(sets, cluster.node_of[gpu_of], cluster.nodes)
 
 

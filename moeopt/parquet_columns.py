@@ -75,7 +75,7 @@ def _unpacked(content: mmap.mmap) -> tuple[int, int]:
             f"damaged or truncated Parquet file: a footer of {length} bytes, found {content[-4:]!r}"
         )
     footer, _ = _struct(content, len(content) - 8 - length)
-    values = unpacked = 0
+    values = unpacked = walked = 0
     for group in footer.get(4, []):
         for chunk in group[1]:
             about = chunk[3]
@@ -87,6 +87,9 @@ def _unpacked(content: mmap.mmap) -> tuple[int, int]:
                 if page[2] < 0 or page[3] < 0 or count < 0:
                     raise ValueError("damaged or truncated Parquet file: a page of negative size")
                 values, unpacked, left = values + count, unpacked + page[2], left - count
+                walked += begin + page[3] - at
+                if walked > len(content):
+                    raise ValueError("damaged or truncated Parquet file: pages of two columns overlap")
                 at = begin + page[3]
     return values, unpacked
 
@@ -117,14 +120,17 @@ def _value(content: mmap.mmap, at: int, kind: int, depth: int) -> tuple[Any, int
     if kind in (4, 5, 6):
         return _number(content, at)
     if kind == 7:
-        return None, at + 8
+        return None, _within(content, at + 8)
     if kind == 8:
         size, at = _natural(content, at)
-        return None, at + size
+        return None, _within(content, at + size)
     if kind == 9:
         size, inner, at = content[at] >> 4, content[at] & 15, at + 1
         if size == 15:
             size, at = _natural(content, at)
+        if depth > NESTED:
+            raise IndexError(at)
+        _within(content, at + size)  # every member takes a byte at least
         found = []
         for _ in range(size):
             one, at = _value(content, at, inner, depth + 1)
@@ -133,6 +139,13 @@ def _value(content: mmap.mmap, at: int, kind: int, depth: int) -> tuple[Any, int
     if kind == 12:
         return _struct(content, at, depth + 1)
     raise IndexError(kind)  # sets and maps, of which the format has none
+
+
+def _within(content: mmap.mmap, end: int) -> int:
+    """`end`; IndexError where it lies behind the end of the file."""
+    if end > len(content):
+        raise IndexError(end)
+    return end
 
 
 def _natural(content: mmap.mmap, at: int) -> tuple[int, int]:

@@ -8,13 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from numpy.typing import NDArray
 
+from moeopt import priced_partition
+from moeopt.balance import lightest
+from moeopt.block_range import BlockRange
 from moeopt.checker import check_layer, verify
 from moeopt.cluster import Cluster
 from moeopt.exact import Exact
 from moeopt.formulation import ByPricing
 from moeopt.heuristics.linear import Linear
 from moeopt.problem import Problem
+from moeopt.samples import sample
+from moeopt.set_partition import Verdict
 from moeopt.solvers.door import Session
 from moeopt.stop import Stop
 from moeopt.testing import brute_force, check_formulation
@@ -137,3 +143,18 @@ def test_families_that_weigh_nothing_leave_numbers_that_the_checker_can_add_up()
     for seed in range(3):
         result = EXACT.solve(problem, stop=FREELY, seed=seed)
         assert (result.status, result.cost) == ("certified-optimal", least), result.message
+
+
+def test_prices_begin_at_a_placement_that_swaps_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the placement of the most even loads alone they may never come near the relaxation's."""
+    problem = Problem.from_trace(sample().layers([0]), Cluster.of(gpus=8, slots=4))
+    begun: list[int] = []
+
+    def prove(blocks: BlockRange, *, gpu_of: NDArray[np.int64], **_: object) -> Verdict:
+        begun.append(problem.cost(problem.partition(gpu_of)))
+        return Verdict()
+
+    monkeypatch.setattr(priced_partition, "prove_priced", prove)
+    result = Exact(Priced()).solve(problem, stop=FREELY, seed=0)
+    assert begun == [result.cost]
+    assert begun[0] < problem.cost(lightest(problem))

@@ -194,3 +194,36 @@ def test_sizes_past_the_limit_are_refused(tmp_path: Path, limit: int) -> None:
     with pytest.raises(ValueError, match=f"at most {declared} bytes, found 10000"):
         Parquet(limit=declared).read(path, Supplement())
     assert Parquet(limit=10_000).read(path, Supplement()).n_tokens == 5_000
+
+
+def with_footer(footer: bytes, pages: bytes = b"") -> bytes:
+    return b"PAR1" + pages + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        b"\x19\xf7\x80\x80\x80\x80\x80\x80\x01\x00",  # a list of 2^42 doubles
+        b"\x19\xf8\x80\x80\x80\x80\x80\x80\x01\x00",  # of 2^42 texts
+        b"\x19" * 5_000,  # lists in lists
+        b"\x1c" * 5_000,  # structures in structures
+        b"\x17\x00",  # a double behind the end
+        b"\x18\xff\xff\xff\xff\x7f\x00",  # a text behind the end
+    ],
+    ids=["doubles", "texts", "lists", "structures", "double", "text"],
+)
+def test_what_a_footer_declares_is_held_against_the_file(tmp_path: Path, footer: bytes) -> None:
+    path = tmp_path / "trace.parquet"
+    path.write_bytes(with_footer(footer))
+    with pytest.raises(ValueError, match="damaged or truncated Parquet file: footer or page header"):
+        read_trace(path)
+
+
+def test_columns_may_not_share_pages(tmp_path: Path) -> None:
+    page = b"\x15\x00\x15\x02\x15\x02\x2c\x15\x02\x00\x00" + b"x"  # a value in a byte
+    chunk = b"\x3c\x56\x02\x46\x08\x00\x00"  # metadata {5: 1 value, 9: at 4}
+    footer = b"\x49\x1c\x19\xfc\x64" + chunk * 100 + b"\x00\x00"
+    path = tmp_path / "trace.parquet"
+    path.write_bytes(with_footer(footer, page))
+    with pytest.raises(ValueError, match="pages of two columns overlap"):
+        read_trace(path)
