@@ -13,7 +13,7 @@ EXPERIMENT = "replica-fronts"
 TOLERANCE = 0.15
 NAMES: Mapping[str, str] = {"search": "search", "tacg-gesr": "TACG + GESR", "eplb": "EPLB"}
 MODELS = ("deepseek-v2-lite", "gpt-oss-20b")
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP, NAME = 860, 330, 52, 44, 52, 62, 84  # of the picture and its margins
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP, NAME = 860, 340, 52, 44, 62, 46, 106  # of the picture and its margins
 STEP = 0.1  # of the saved share, from one line to the next
 
 Points = list[tuple[int, float]]
@@ -86,9 +86,9 @@ def _panel(
         )
     for replicas in sorted({replicas for line in lines.values() for replicas, _ in line}):
         x, _ = place(replicas, 0)
-        parts.append(f'<text x="{x:.1f}" y="{floor + 20}" text-anchor="middle">{replicas}</text>\n')
+        parts.append(f'<text x="{x:.1f}" y="{floor + 28}" text-anchor="middle">{replicas}</text>\n')
     parts.append(
-        f'<text x="{begin + width / 2:.1f}" y="{floor + 40}" text-anchor="middle">copies in a layer</text>\n'
+        f'<text x="{begin + width / 2:.1f}" y="{floor + 50}" text-anchor="middle">copies in a layer</text>\n'
     )
     for number, (name, line) in enumerate(lines.items()):
         if not line:
