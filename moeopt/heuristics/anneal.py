@@ -79,28 +79,28 @@ class Anneal(Heuristic):
         hosts = np.zeros((problem.workload.n_experts, problem.cluster.gpus), bool)
         if start is not None and not free.violation(start):
             hosts = start.hosts[0]
+        if (
+            problem.load_caps is not None
+        ):  # something within the tolerance: a judgement may take all the time left
+            yield from Eplb().search(problem, clock=clock, rng=rng, start=None)
         hosts = filled(hosts, problem, rng=rng)
         least = np.inf
         for cooling, pace in enumerate(self._paces(clock)):
             state = Annealing.of(problem, hosts)
             for _ in self._cool(state, pace, rng, hot=self.warm if cooling % 2 else self.hot):
                 found = state.placement()
-                if clock.expired:
-                    yield found if least < np.inf else _surer(problem, found, clock=clock, rng=rng)
-                    return
                 yield found
+                if clock.expired:
+                    return
             if problem.replicas and problem.load_caps is not None and not pace.opens:
                 for better in _EXCHANGES.search(problem, clock=clock, rng=rng, start=found):
                     found = better
-                    if clock.expired:
-                        yield found if least < np.inf else _surer(problem, found, clock=clock, rng=rng)
-                        return
                     yield found
+                    if clock.expired:
+                        return
             plan = problem.plan(found)
             if not problem.violation(plan) and (cost := problem.cost(plan)) < least:
                 least, hosts = cost, found.hosts[0]
-        if least == np.inf:
-            yield _surer(problem, found, clock=clock, rng=rng)
 
     def _paces(self, clock: Clock) -> "Iterator[_Pace]":
         """One for each cooling: a short one for something to show, a long one, then what fits."""
@@ -138,13 +138,6 @@ class Anneal(Heuristic):
                     break
                 state.move(rng, moves=state.slice, temperature=temperature, stiffness=stiffness)
         yield
-
-
-def _surer(problem: Problem, found: Placement, *, clock: Clock, rng: np.random.Generator) -> Placement:
-    """`found`, or the placement of EPLB where time was too short to get within the load tolerance."""
-    if problem.load_caps is None or not problem.violation(problem.plan(found)):
-        return found
-    return next(Eplb().search(problem, clock=clock, rng=rng, start=None), found)
 
 
 class _Pace:

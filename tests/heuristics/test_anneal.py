@@ -14,6 +14,7 @@ from moeopt.annealing import Annealing, filled
 from moeopt.cluster import Cluster
 from moeopt.dispatch import touched
 from moeopt.heuristics.anneal import Anneal
+from moeopt.heuristics.eplb import Eplb
 from moeopt.heuristics.replicate import Replicate
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -242,3 +243,15 @@ def test_what_it_does_not_treat_is_declined() -> None:
 def test_bad_settings_are_named(wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Anneal(**wrong)
+
+
+def test_what_the_first_judgement_leaves_no_time_for_is_there_already() -> None:
+    """A placement of even loads comes before any cooling, wherever the time ends."""
+    problem = example(replicas=4, tolerance="0.3")
+    balanced = Eplb().solve(problem, stop=FREELY, seed=0)
+    assert balanced.cost is not None
+    first = Anneal().solve(problem, stop=Stop(seconds=None, candidates=1), seed=0)
+    assert (first.status, first.cost) == (balanced.status, balanced.cost)
+    later = Anneal(moves=50, coolings=1).solve(problem, stop=FREELY, seed=0)
+    assert later.cost is not None
+    assert later.cost <= balanced.cost
