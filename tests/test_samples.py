@@ -1,8 +1,14 @@
 from importlib.resources import files
 
 import numpy as np
+import pytest
 
+from moeopt.api import solve
+from moeopt.cluster import Cluster
+from moeopt.control import null
+from moeopt.problem import Problem
 from moeopt.samples import sample
+from moeopt.stop import Stop
 from moeopt.trace import DECODE, PREFILL
 
 
@@ -26,3 +32,40 @@ def test_the_sample_holds_whole_requests_equally_many_of_each_family_and_phase()
     assert (trace.phase == phase[np.searchsorted(requests, trace.request)]).all()
     assert len(set(np.bincount(2 * trace.family[first] + phase).tolist())) == 1
     assert len(requests) > 200
+
+
+def test_the_larger_sample_is_small_enough_and_has_every_family_and_phase() -> None:
+    assert len((files("moeopt") / "data" / "tiny-olmoe.parquet").read_bytes()) <= 1_500_000
+    trace = sample("tiny-olmoe")
+    assert (trace.model, trace.n_layers, trace.n_experts, trace.top_k) == ("tiny-olmoe", 8, 64, 8)
+    assert trace.families == sample().families
+    assert np.bincount(trace.family).min() > 5_000
+
+
+def test_its_requests_are_a_prompt_and_its_answer_whole() -> None:
+    trace = sample("tiny-olmoe")
+    assert len(np.unique(trace.request)) > 200
+    for request in np.unique(trace.request)[::20]:
+        own = trace.request == request
+        assert (np.diff(trace.position[own]) == 1).all()
+        assert (trace.phase[own] == np.where(np.arange(own.sum()) < 96, PREFILL, DECODE)).all()
+        assert (trace.phase[own] == DECODE).any()
+
+
+def test_its_experts_go_together_beyond_their_loads() -> None:
+    trace = sample("tiny-olmoe").layers([3])
+    saved = []
+    for traffic in (trace, null(trace, seed=0)):
+        problem = Problem.from_trace(traffic, Cluster.of(gpus=16, slots=4))
+        linear, spectral = (
+            solve(problem, name, stop=Stop(seconds=None)).cost for name in ("linear", "spectral")
+        )
+        assert linear is not None
+        assert spectral is not None
+        saved.append(1 - spectral / linear)
+    assert saved[0] > saved[1] + 0.1
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="no sample is named 'large'; known are tiny-moe, tiny-olmoe"):
+        sample("large")
