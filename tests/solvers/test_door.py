@@ -19,7 +19,7 @@ from moeopt.solvers.door import Outcome, Session, Status, WorkerDied
 from moeopt.solvers.protocol import Status as ProtocolStatus
 from moeopt.solvers.talk import consistent, with_start
 
-ENOUGH = 90.0  # seconds; what is waited for takes a few on a machine that has nothing else to do
+ENOUGH = 90.0  # seconds after which a test that waits has failed: many times what it takes alone
 
 
 @pytest.fixture(scope="module")
