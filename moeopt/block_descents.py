@@ -65,7 +65,7 @@ def _descend(
     experts = len(pair)
     rows = np.full((len(first), slots), -1, np.int16)
     values = np.full(len(first), _NOTHING)
-    hits = np.zeros(n_sets, np.int32)  # members of each set in the content
+    hits = np.zeros(0 if listed else n_sets, np.int32)  # members of each set in the content
     further = np.zeros(experts)  # what an expert adds to the cost of the content
     inside = np.zeros(experts, np.bool_)
     content = np.full(slots, -1, np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from moeopt import storage
@@ -22,7 +23,7 @@ def holds_problem(path: storage.PathLike) -> bool:
             head = file.read(HEAD)
     except OSError:
         return False
-    return head.lstrip().startswith(f'{{"format": "{FORMAT}"'.encode())
+    return re.match(rb'\s*\{\s*"format"\s*:\s*"%b"' % FORMAT.encode(), head) is not None
 
 
 def read_problem(path: storage.PathLike) -> Problem:

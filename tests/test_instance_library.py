@@ -33,6 +33,7 @@ from moeopt.instance_library import (
 )
 from moeopt.matrix import Matrix
 from moeopt.mps import free_mps, full_matrix
+from moeopt.problem_files import holds_problem
 from moeopt.relaxations.counting import counting_proof
 from moeopt.statements import named_formulation
 from tests.command_line import Run, refused
@@ -351,3 +352,12 @@ def test_what_unpacks_to_more_than_the_limit_is_refused(
         ValueError, match=r"cut-9.problem.json.xz: a document may have 1000 bytes, found more"
     ):
         read_instance("cut-9", folder=copied)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_problem_is_told_however_its_document_is_laid_out(tmp_path: Path, indent: int | None) -> None:
+    problem, certificate = read_instance("cut-9")
+    path = tmp_path / "problem.json"
+    path.write_text(json.dumps(problem.to_dict(), indent=indent, default=storage.plain))
+    assert holds_problem(path)
+    assert api.verify(certificate, path).accepted
