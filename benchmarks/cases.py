@@ -107,7 +107,7 @@ def folder() -> Path:
 @cache
 def _source(name: str) -> Trace:
     if name == "sample":
-        return sample()
+        return sample("tiny-moe")
     if name in PRESETS:
         return PRESETS[name].generate()
     if name not in FILES:

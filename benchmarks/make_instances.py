@@ -106,7 +106,7 @@ def preset(name: str, *, requests: int) -> Trace:
 @cache
 def recorded(requests: int) -> Trace:
     """A layer of the sample, as many requests of each family and phase."""
-    return excerpt(sample().layers([LAYER]), requests=requests)
+    return excerpt(sample("tiny-moe").layers([LAYER]), requests=requests)
 
 
 def recipes() -> Iterable[Recipe]:

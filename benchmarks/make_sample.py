@@ -1,4 +1,4 @@
-"""Makes `moeopt/data/sample.parquet`: python benchmarks/make_sample.py tiny_moe_both_phases.npz
+"""Makes `moeopt/data/tiny-moe.parquet`: python benchmarks/make_sample.py tiny_moe_both_phases.npz
 
 Whole requests of the tiny model trained for this project, equally many of every family and phase (a request
 of it is all prefill or all decode), all layers, as many as fit in 600 kB.
@@ -16,7 +16,7 @@ from moeopt.recording import read_trace
 from moeopt.trace import DECODE, PREFILL, Trace
 
 LIMIT = 600_000  # bytes
-TARGET = Path(__file__).parent.parent / "moeopt" / "data" / "sample.parquet"
+TARGET = Path(__file__).parent.parent / "moeopt" / "data" / "tiny-moe.parquet"
 
 
 def excerpt(trace: Trace, *, requests: int, seed: int = 0) -> Trace:

@@ -8,6 +8,7 @@ from typing import Any
 from moeopt import api, registry, storage, tables
 from moeopt.cluster import Cluster
 from moeopt.comparison import mean_fan_out, rows_of
+from moeopt.exact import Exact
 from moeopt.options import worker_count
 from moeopt.parallel import processes
 from moeopt.problem import Problem
@@ -17,6 +18,8 @@ from moeopt.stop import Stop
 from moeopt.summary import summarise
 
 METHODS = ("linear", "random", "lpt", "swap", "blocks")
+GPUS = 16
+BRIEF, LONG = Stop(seconds=1), Stop(seconds=60)  # a layer: of what searches, of what proves
 Follow = Callable[[str, int], Callable[[], None]]
 
 
@@ -30,14 +33,14 @@ def demonstrate(
         except OSError as error:
             raise ValueError(f"{folder}: cannot be made: {error.strerror}") from error
     trace = sample()
-    problem = Problem.from_trace(trace, Cluster.of(gpus=8, slots=trace.n_experts // 8))
+    problem = Problem.from_trace(trace, Cluster.of(gpus=GPUS, slots=trace.n_experts // GPUS))
     methods = [registry.named_method(name) for name in METHODS]
     layers = len(problem.workload.layers)
     with processes(worker_count(workers, layers=layers)) as executor:
         step = follow("placing", layers * len(methods))
-        stop = Stop(seconds=60)
         results = []
         for method in methods:
+            stop = LONG if isinstance(method, Exact) else BRIEF
             results.append(
                 api.solve(problem, method, stop=stop, executor=executor, on_layer=lambda _: step())
             )
@@ -63,7 +66,7 @@ def demonstrate(
     def show() -> list[Any]:
         return [
             f"{trace.model}: {layers} layers x {trace.n_experts} experts, top-{trace.top_k}, "
-            f"{trace.n_tokens:,} tokens, on 8 GPUs with {problem.cluster.slots} slots",
+            f"{trace.n_tokens:,} tokens, on {GPUS} GPUs with {problem.cluster.slots} slots",
             tables.placed(answer["summary"]),
             tables.compared(rows),
             f"No placement has a fan-out below {optimum:.4f}. "

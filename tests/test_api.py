@@ -156,7 +156,7 @@ def test_ctrl_c_while_gpus_are_renamed_keeps_what_was_solved(monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evening, "evened", stopped)
-    trace = mo.sample().layers([0, 1])
+    trace = mo.sample("tiny-moe").layers([0, 1])
     problem = Problem.from_trace(trace, mo.Cluster.of(gpus=8, slots=4))
     result = mo.solve(problem, "search", stop=mo.Stop(seconds=0.2))
     assert result.status == "interrupted"

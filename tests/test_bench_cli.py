@@ -29,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trace") / "trace.parquet"
-    mo.write_trace(mo.sample().layers([0, 3]), path)
+    mo.write_trace(mo.sample("tiny-moe").layers([0, 3]), path)
     return path
 
 
@@ -115,7 +115,7 @@ def test_a_case_is_named_by_what_it_holds(trace: Path, tmp_path: Path) -> None:
     moved.write_bytes(trace.read_bytes())
     assert Question(moved, options=CASE).name(recorded) == one.name(recorded)
     task = next(tasks(one, ["linear"], seeds=[0], stop=mo.Stop()))
-    mo.write_trace(mo.sample().layers([0, 1]), moved)
+    mo.write_trace(mo.sample("tiny-moe").layers([0, 1]), moved)
     (found,) = task.arguments
     with pytest.raises(
         ValueError, match=r"moved\.parquet: holds tiny-moe, 4 GPUs x 8 \(.*\) now, not tiny-moe"

@@ -205,7 +205,7 @@ def test_markdown_has_a_line_a_method() -> None:
 
 
 def test_rows_of_a_real_sweep_fill_every_section() -> None:
-    path = Path(mo.__file__).parent / "data" / "sample.parquet"
+    path = Path(mo.__file__).parent / "data" / "tiny-moe.parquet"
     question = Question(path, layers="0,3", options={"gpus": 4, "replicas": 4}, held_out=0.2)
     found = [
         one

@@ -9,7 +9,7 @@ from moeopt.bench_referee import judge
 
 
 def test_the_referee_passes_a_proved_placement_and_names_what_was_tampered_with() -> None:
-    sample = mo.sample()
+    sample = mo.sample("tiny-moe")
     recorded = sample.layers([0])
     problem = mo.Problem.from_trace(recorded, mo.Cluster.of(gpus=8, slots=4))
     result = mo.solve(problem, "blocks", stop=mo.Stop(seconds=None))

@@ -30,7 +30,7 @@ TRACE = Trace(
     phase=np.array([0, 1, 0, 1], np.uint8),
     model="tiny",
 )
-SAMPLE = mo.sample()
+SAMPLE = mo.sample("tiny-moe")
 
 
 def pairs_of(trace: Trace) -> Workload:

@@ -526,7 +526,7 @@ def test_a_name_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
 def test_a_missing_extra_is_a_line_not_a_traceback(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mo.write_trace(mo.sample(), tmp_path / "trace.parquet")
+    mo.write_trace(mo.sample("tiny-moe"), tmp_path / "trace.parquet")
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     monkeypatch.setitem(sys.modules, "sklearn.exceptions", None)

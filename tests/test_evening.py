@@ -16,18 +16,21 @@ from moeopt.samples import sample
 @pytest.mark.parametrize(("nodes", "slots"), [(1, 8), (2, 8), (1, 10)])
 def test_no_layer_changes_and_the_sum_gets_more_even(nodes: int, slots: int) -> None:
     cluster = mo.Cluster.of(gpus=4, nodes=nodes, slots=slots, node_cost=nodes - 1)
-    problem = mo.Problem.from_trace(sample(), cluster, replicas=4 * (slots - 8))
+    problem = mo.Problem.from_trace(sample("tiny-moe"), cluster, replicas=4 * (slots - 8))
     placement = mo.solve(problem, "linear" if slots == 8 else "eplb").placement
     assert placement is not None
-    evened = mo.even_out(placement, sample())
-    before, after = served_traffic(placement, sample()), served_traffic(evened, sample())
+    evened = mo.even_out(placement, sample("tiny-moe"))
+    before, after = served_traffic(placement, sample("tiny-moe")), served_traffic(evened, sample("tiny-moe"))
     assert problem.layer_costs(evened) == problem.layer_costs(placement)
     assert problem.violation(evened) == problem.violation(placement)
     if slots > 8:  # ties between copies go to the lowest GPU, whatever its name
         return
     assert (np.sort(after.loads) == np.sort(before.loads)).all()
     assert after.summed @ after.summed <= before.summed @ before.summed
-    assert mo.evaluate(evened, sample()).max_violation <= mo.evaluate(placement, sample()).max_violation
+    assert (
+        mo.evaluate(evened, sample("tiny-moe")).max_violation
+        <= mo.evaluate(placement, sample("tiny-moe")).max_violation
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -54,4 +57,4 @@ def test_two_uneven_layers_cancel() -> None:
 def test_another_model_is_refused() -> None:
     placement = mo.Placement.partition(np.zeros((1, 4), int), mo.Cluster.of(gpus=2, slots=4), layer_ids=(0,))
     with pytest.raises(ValueError, match="4 experts a layer, the trace 32"):
-        mo.even_out(placement, sample())
+        mo.even_out(placement, sample("tiny-moe"))

@@ -50,7 +50,7 @@ def call(installed: Path, *words: object) -> str:
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tokens of one layer of the packaged trace whose experts are all among the first 16."""
-    experts = mo.sample().experts[:, :1]
+    experts = mo.sample("tiny-moe").experts[:, :1]
     path = tmp_path_factory.mktemp("trace") / "trace.parquet"
     mo.write_trace(Trace(experts[np.all(experts < 16, axis=(1, 2))], 16), path)
     return path
@@ -82,4 +82,7 @@ def test_its_own_test_passes_outside_the_checkout(installed: Path) -> None:
 
 def test_without_it_nobody_knows_the_name() -> None:
     with pytest.raises(ValueError, match="no method is named 'representatives'"):
-        mo.solve(mo.Problem.from_trace(mo.sample(), mo.Cluster(1, 8, 4), objective="cut"), "representatives")
+        mo.solve(
+            mo.Problem.from_trace(mo.sample("tiny-moe"), mo.Cluster(1, 8, 4), objective="cut"),
+            "representatives",
+        )

@@ -56,7 +56,7 @@ def test_traffic_and_cost_of_a_partition_are_those_of_its_listed_dispatch(
 
 
 def test_hops_need_expert_sets() -> None:
-    sets = mo.Workload.from_trace(mo.sample()).layers[0]
+    sets = mo.Workload.from_trace(mo.sample("tiny-moe")).layers[0]
     with pytest.raises(ValueError, match="pair counts only"):
         partition_touches(
             PairCounts.of_sets(sets), np.zeros(32, np.int32), cluster=mo.Cluster.of(gpus=1, slots=32)

@@ -26,7 +26,7 @@ def test_families_with_experts_of_their_own_leave_nothing_remote(phases: int, ro
 
 
 def test_it_costs_no_more_than_the_two_steps_with_equal_groups() -> None:
-    trace = sample()
+    trace = sample("tiny-moe")
     served = Openings.of(trace).rest
     remote = []
     for fitted in (

@@ -301,7 +301,7 @@ def test_the_command_line_passes_the_trace_on(
 
 
 def test_no_news_of_placements_that_are_not_kept() -> None:
-    trace = mo.sample().layers([0, 1])
+    trace = mo.sample("tiny-moe").layers([0, 1])
     cluster = mo.Cluster.of(gpus=8, slots=4)
     even = mo.solve(Problem.from_trace(trace, cluster), "lpt").placement
     uneven = mo.solve(Problem.from_trace(trace, cluster), "swap", stop=mo.Stop(seconds=1)).placement

@@ -12,7 +12,7 @@ from moeopt.terminal import told
 
 
 def problem() -> mo.Problem:
-    return mo.Problem.from_trace(sample(), mo.Cluster.of(gpus=4, slots=8))
+    return mo.Problem.from_trace(sample("tiny-moe"), mo.Cluster.of(gpus=4, slots=8))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

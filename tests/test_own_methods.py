@@ -56,14 +56,14 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_method_of_a_file_is_compared_like_any_other(written: Path) -> None:
-    problem = mo.Problem.from_trace(mo.sample().layers([0]), mo.Cluster.of(gpus=8, slots=4))
+    problem = mo.Problem.from_trace(mo.sample("tiny-moe").layers([0]), mo.Cluster.of(gpus=8, slots=4))
     rows = mo.compare(problem, ["linear", f"{written}:Reversed"])
     assert [row.method for row in rows] == ["linear", "reversed"]
     assert rows[0].cost == rows[1].cost  # GPUs have no names that cost anything
 
 
 def test_worker_processes_find_it_too(run: Run, written: Path, tmp_path: Path) -> None:
-    mo.write_trace(mo.sample(), tmp_path / "trace.parquet")
+    mo.write_trace(mo.sample("tiny-moe"), tmp_path / "trace.parquet")
     answer = run(
         "compare", tmp_path / "trace.parquet", "--gpus", 8, "--methods", f"linear,{written}:Reversed",
         "--workers", 2, "--json",

@@ -18,7 +18,7 @@ from moeopt.recording import write_recording
 from moeopt.storage import write_json
 from moeopt.workload import Workload
 
-SAMPLE = mo.sample()
+SAMPLE = mo.sample("tiny-moe")
 
 
 @pytest.fixture(scope="module")

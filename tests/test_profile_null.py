@@ -14,7 +14,7 @@ import moeopt as mo
 from moeopt.expert_sets import ExpertSets
 from moeopt.profile_null import associated, chosen_together
 
-TRACE = mo.sample().layers([4])
+TRACE = mo.sample("tiny-moe").layers([4])
 
 
 def sets_of(trace: mo.Trace) -> ExpertSets:

@@ -27,7 +27,7 @@ from moeopt.workload import Workload
 from tests.pages import checked
 from tests.strategies import traces
 
-SAMPLE = mo.sample()
+SAMPLE = mo.sample("tiny-moe")
 WORKLOAD = Workload.from_trace(SAMPLE)
 PAIRS = replace(WORKLOAD, layers=tuple(PairCounts.of_sets(sets) for sets in WORKLOAD.layers))
 LOADS = load_workload(

@@ -17,7 +17,7 @@ from tests.command_line import Run
 
 
 def problem(slots: int = 8) -> mo.Problem:
-    return mo.Problem.from_trace(sample().layers([0, 1, 2]), mo.Cluster.of(gpus=4, slots=slots))
+    return mo.Problem.from_trace(sample("tiny-moe").layers([0, 1, 2]), mo.Cluster.of(gpus=4, slots=slots))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_what_was_proved_is_checked_and_kept(proved: mo.Result) -> None:
     again = mo.solve(problem(), "linear", resume=certificate_of(proved))
     assert (again.status, again.cost, again.bound) == ("certified-optimal", proved.cost, proved.bound)
     assert {part.message for part in again.layers} == {"proved by an earlier run, checked again"}
-    assert mo.verify(certificate_of(again), sample()).accepted
+    assert mo.verify(certificate_of(again), sample("tiny-moe")).accepted
 
 
 def test_layers_that_the_certificate_does_not_know_are_solved(proved: mo.Result) -> None:
@@ -53,13 +53,13 @@ def test_no_bound_gets_weaker_and_no_placement_worse(proved: mo.Result) -> None:
     linear = registry.named_method("linear").solve(problem().layer(0), stop=Stop(), seed=0)
     kept = no_weaker(problem().layer(0), linear, known=known)
     assert (kept.status, kept.cost, kept.bound) == ("certified-gap", linear.cost, first.bound)
-    assert mo.verify(certificate_of(kept), sample()).accepted
+    assert mo.verify(certificate_of(kept), sample("tiny-moe")).accepted
 
 
 @pytest.mark.parametrize("name", ["priced", "blocks"])
 def test_a_proof_goes_on_from_its_prices(name: str) -> None:
     method = registry.named_method(name)
-    layer = mo.Problem.from_trace(sample().layers([0]), mo.Cluster.of(gpus=8, slots=4))
+    layer = mo.Problem.from_trace(sample("tiny-moe").layers([0]), mo.Cluster.of(gpus=8, slots=4))
     first = method.solve(layer, stop=Stop(seconds=None), seed=0)
     proof = certificate_of(first).proofs[0]
     again = method.solve(layer, stop=Stop(seconds=None), seed=0, earlier=proof)  # type: ignore[call-arg]
@@ -79,7 +79,7 @@ def test_a_forged_proof_gives_nothing(proved: mo.Result) -> None:
     [
         (problem(slots=9), "about another problem: cluster .*'slots': 8.*, here .*'slots': 9"),
         (
-            mo.Problem.from_trace(sample().layers([3]), mo.Cluster.of(gpus=4, slots=8)),
+            mo.Problem.from_trace(sample("tiny-moe").layers([3]), mo.Cluster.of(gpus=4, slots=8)),
             r"about layers \[0, 1, 2\], the problem has \[3\]",
         ),
     ],
@@ -98,7 +98,7 @@ def test_other_traffic_is_refused(proved: mo.Result) -> None:
 
 def test_the_command_line_goes_on_from_a_file(tmp_path: Path, run: Run, proved: mo.Result) -> None:
     path, trace = tmp_path / "earlier.json", tmp_path / "trace.parquet"
-    mo.write_trace(sample(), trace)
+    mo.write_trace(sample("tiny-moe"), trace)
     storage.write_json(path, certificate_of(proved).to_dict())
     words = (
         "place",

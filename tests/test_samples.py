@@ -12,20 +12,20 @@ from moeopt.stop import Stop
 from moeopt.trace import DECODE, PREFILL
 
 
-def test_the_sample_is_small_enough_to_ship() -> None:
-    assert 0 < len((files("moeopt") / "data" / "sample.parquet").read_bytes()) <= 600_000
+def test_the_smaller_sample_is_small_enough_to_ship() -> None:
+    assert 0 < len((files("moeopt") / "data" / "tiny-moe.parquet").read_bytes()) <= 600_000
 
 
-def test_the_sample_has_every_layer_family_and_phase() -> None:
-    trace = sample()
+def test_the_smaller_sample_has_every_layer_family_and_phase() -> None:
+    trace = sample("tiny-moe")
     assert (trace.model, trace.n_layers, trace.n_experts, trace.top_k) == ("tiny-moe", 6, 32, 4)
     assert trace.families == ("code", "math", "chat", "general")
     assert np.bincount(trace.family).min() > 10_000
     assert np.isin([PREFILL, DECODE], trace.phase).all()
 
 
-def test_the_sample_holds_whole_requests_equally_many_of_each_family_and_phase() -> None:
-    trace = sample()
+def test_the_smaller_sample_holds_whole_requests_equally_many_of_each_family_and_phase() -> None:
+    trace = sample("tiny-moe")
     requests, first, tokens = np.unique(trace.request, return_index=True, return_counts=True)
     phase = trace.phase[first]
     assert set(zip(phase.tolist(), tokens.tolist(), strict=True)) == {(PREFILL, 256), (DECODE, 160)}
@@ -34,16 +34,16 @@ def test_the_sample_holds_whole_requests_equally_many_of_each_family_and_phase()
     assert len(requests) > 200
 
 
-def test_the_larger_sample_is_small_enough_and_has_every_family_and_phase() -> None:
+def test_the_sample_is_small_enough_and_has_every_family_and_phase() -> None:
     assert len((files("moeopt") / "data" / "tiny-olmoe.parquet").read_bytes()) <= 1_500_000
-    trace = sample("tiny-olmoe")
+    trace = sample()
     assert (trace.model, trace.n_layers, trace.n_experts, trace.top_k) == ("tiny-olmoe", 8, 64, 8)
-    assert trace.families == sample().families
+    assert trace.families == sample("tiny-moe").families
     assert np.bincount(trace.family).min() > 5_000
 
 
 def test_its_requests_are_a_prompt_and_its_answer_whole() -> None:
-    trace = sample("tiny-olmoe")
+    trace = sample()
     assert len(np.unique(trace.request)) > 200
     for request in np.unique(trace.request)[::20]:
         own = trace.request == request
@@ -53,7 +53,7 @@ def test_its_requests_are_a_prompt_and_its_answer_whole() -> None:
 
 
 def test_its_experts_go_together_beyond_their_loads() -> None:
-    trace = sample("tiny-olmoe").layers([3])
+    trace = sample().layers([3])
     saved = []
     for traffic in (trace, null(trace, seed=0)):
         problem = Problem.from_trace(traffic, Cluster.of(gpus=16, slots=4))
@@ -67,5 +67,5 @@ def test_its_experts_go_together_beyond_their_loads() -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="no sample is named 'large'; known are tiny-moe, tiny-olmoe"):
+    with pytest.raises(ValueError, match="no sample is named 'large'; known are tiny-olmoe, tiny-moe"):
         sample("large")

@@ -9,7 +9,7 @@ from moeopt import sample
 from moeopt.bench_rows import Key, Row
 from moeopt.stop import Stop
 
-SEEN, HELD = sample().split(0.2, seed=0)
+SEEN, HELD = sample("tiny-moe").split(0.2, seed=0)
 KEY = Key("sample", None, LAST, 0, "")
 
 

@@ -28,7 +28,7 @@ from moeopt import Cluster, Problem, sample, solve
 from moeopt.bench_rows import Key, Row
 from moeopt.heuristics.gesr import Gesr
 
-SEEN, HELD = (part.layers([0]) for part in sample().split(0.2, seed=0))
+SEEN, HELD = (part.layers([0]) for part in sample("tiny-moe").split(0.2, seed=0))
 MEMORY = Memory(gpus=8, slots=4, replicas=8)
 KEY = Key("sample", None, "", 0, "")
 

@@ -21,7 +21,7 @@ from benchmarks.shifts import (
 from moeopt import Cluster, Problem, Trace, sample, solve
 from moeopt.stop import Stop
 
-SEEN, HELD = sample().split(0.2, seed=0)
+SEEN, HELD = sample("tiny-moe").split(0.2, seed=0)
 
 
 def test_four_families_make_thirteen_streams() -> None:

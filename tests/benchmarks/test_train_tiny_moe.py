@@ -69,7 +69,7 @@ def test_prompts_lie_within_documents_and_the_starts_of_all_come_first() -> None
 
 
 def test_as_many_whole_requests_of_every_family_are_kept_as_fit() -> None:
-    trace = sample()
+    trace = sample("tiny-moe")
     kept, content = largest(trace, limit=100_000)
     assert content == encode(kept)
     assert len(content) <= 100_000
@@ -83,7 +83,7 @@ def test_as_many_whole_requests_of_every_family_are_kept_as_fit() -> None:
 
 
 def test_the_report_shows_structure_in_a_trace_that_its_shuffle_lacks() -> None:
-    trace = sample()
+    trace = sample("tiny-moe")
     text = richness(trace.layers([0, 3]).take(trace.position < 64), gpus=8, seed=0)
     saved = [float(part) for part in re.findall(r": (-?[\d.]+)% less on 8 GPUs", text)]
     assert saved[0] > 5 > abs(saved[1])

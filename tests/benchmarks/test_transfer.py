@@ -11,7 +11,7 @@ from moeopt.bench_rows import Key
 from moeopt.control import null
 from moeopt.stop import Stop
 
-SEEN, HELD = (part.layers([0, 3]) for part in sample().split(0.2, seed=0))
+SEEN, HELD = (part.layers([0, 3]) for part in sample("tiny-moe").split(0.2, seed=0))
 MEMORY = Memory(gpus=8, slots=4, replicas=8)
 FAMILIES = HELD.families
 KEY = Key("sample", None, f"search: {WORST}", 0, "")
@@ -42,7 +42,7 @@ def test_linear_reduces_nothing_and_nothing_transfers_without_co_activation() ->
     assert linear is not None
     found = reductions(linear, HELD, FAMILIES)
     assert all(value == pytest.approx(0) for value in found["reduction"].values())
-    control = [part.layers([0]) for part in null(sample().layers([0]), seed=0).split(0.2, seed=0)]
+    control = [part.layers([0]) for part in null(sample("tiny-moe").layers([0]), seed=0).split(0.2, seed=0)]
     rows = transferred(control[0], control[1], memory=MEMORY, key=KEY, stop=Stop(seconds=0.1))
     assert all(abs(row["found"]["pooled"]) < 0.06 for row in rows)
 

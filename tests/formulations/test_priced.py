@@ -147,7 +147,7 @@ def test_families_that_weigh_nothing_leave_numbers_that_the_checker_can_add_up()
 
 def test_prices_begin_at_a_placement_that_swaps_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the placement of the most even loads alone they may never come near the relaxation's."""
-    problem = Problem.from_trace(sample().layers([0]), Cluster.of(gpus=8, slots=4))
+    problem = Problem.from_trace(sample("tiny-moe").layers([0]), Cluster.of(gpus=8, slots=4))
     begun: list[int] = []
 
     def prove(blocks: BlockRange, *, gpu_of: NDArray[np.int64], **_: object) -> Verdict:

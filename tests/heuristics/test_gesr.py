@@ -387,7 +387,7 @@ def test_ctrl_c_in_the_base_ends_the_run_with_copies_on_what_it_had() -> None:
             yield from super().search(problem, **given)
             raise KeyboardInterrupt
 
-    asked = Problem.from_trace(mo.sample().layers([0]), mo.Cluster.of(gpus=8, slots=5), replicas=8)
+    asked = Problem.from_trace(mo.sample("tiny-moe").layers([0]), mo.Cluster.of(gpus=8, slots=5), replicas=8)
     result = Gesr(base=Stopped(), n_rep=4).solve(asked, stop=Stop(seconds=None), seed=0)
     whole = Gesr(base=Lpt(), n_rep=4).solve(asked, stop=Stop(seconds=None), seed=0)
     assert result.status == "interrupted"

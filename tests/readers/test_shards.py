@@ -18,7 +18,7 @@ from tests.command_line import Run, refused
 
 @pytest.fixture(scope="module")
 def whole() -> Trace:
-    return mo.sample().layers([0, 1])
+    return mo.sample("tiny-moe").layers([0, 1])
 
 
 @pytest.fixture
