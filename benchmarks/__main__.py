@@ -45,6 +45,7 @@ for _module in (
     "sweeping",
     "first_steps",
     "kernels",
+    "fuzzing",
 ):  # each registers its experiments
     if find_spec(f"benchmarks.{_module}"):
         import_module(f"benchmarks.{_module}")

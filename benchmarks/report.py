@@ -11,6 +11,7 @@ from benchmarks import (
     findings,
     first_steps,
     front_tables,
+    fuzzing,
     kernel_tables,
     node_tables,
     paper_tables,
@@ -223,6 +224,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = MappingProxyT
         **sweep_tables.TABLES,
         **first_steps.TABLES,
         **kernel_tables.TABLES,
+        **fuzzing.TABLES,
     }
 )
 """Name of a table to its experiment and how it is drawn."""
