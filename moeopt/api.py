@@ -173,11 +173,12 @@ def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) 
     """Re-prove a certificate, its document or its file; see `moeopt.checker.verify`.
 
     `trace` is the Trace, Workload or Problem that the certificate speaks of, or its file. A certificate that is about
-    other rules than those of a problem is not accepted.
+    other rules or other layers than those of a problem is not accepted; of a trace it may be about some layers.
     """
     from moeopt import checker, storage
     from moeopt.allocation_checker import FORMAT as ALLOCATION
     from moeopt.certificate import FORMAT
+    from moeopt.problem import FORMAT as PROBLEM
     from moeopt.problem_files import holds_problem, read_problem
     from moeopt.recording import read_recording
     from moeopt.workload import Workload
@@ -186,7 +187,8 @@ def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) 
         certificate = storage.read_json(certificate, kind=FORMAT, other_kinds=(ALLOCATION,))
     traffic = trace
     if not isinstance(trace, Trace | Workload | Problem):
-        traffic = read_problem(trace) if holds_problem(trace) else read_recording(trace)
+        held = holds_problem(trace)
+        traffic = read_problem(trace) if held else read_recording(trace, also=(PROBLEM,))
     if isinstance(certificate, Mapping) and certificate.get("format") == ALLOCATION:
         from moeopt.allocation_checker import verify_allocation
 
@@ -201,7 +203,7 @@ def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) 
 
 
 def _other_rules(certificate: Certificate | Mapping[str, Any], problem: Problem) -> str:
-    """The first rule in which a certificate differs from the problem; empty when they are about the same rules."""
+    """The first rule in which a certificate differs from the problem, or its layers; empty when all are the same."""
     fields = certificate.fields if isinstance(certificate, Certificate) else certificate.get("problem")
     if not isinstance(fields, Mapping):
         return f"the certificate must hold the problem's fields, found {fields!r:.60}"
@@ -210,7 +212,19 @@ def _other_rules(certificate: Certificate | Mapping[str, Any], problem: Problem)
         found, wanted = fields.get(name), mine.get(name)
         if found != wanted:
             return f"the certificate is about another problem: {name} {found!r:.80}, here {wanted!r:.80}"
+    layers, own = _layers_of(certificate), list(problem.workload.layer_ids)
+    if layers != own:
+        return f"the certificate is about layers {layers!s:.80}, the problem has {own!s:.80}"
     return ""
+
+
+def _layers_of(certificate: Certificate | Mapping[str, Any]) -> list[Any]:
+    if isinstance(certificate, Certificate):
+        return list(certificate.layer_ids)
+    parts = certificate.get("layers")
+    return (
+        [part.get("layer") for part in parts if isinstance(part, Mapping)] if isinstance(parts, list) else []
+    )
 
 
 def export(placement: Placement, path: PathLike, *, engine: str, **settings: Any) -> None:

@@ -45,6 +45,8 @@ def verify(certificate: Certificate | Mapping[str, Any], trace: Trace | Workload
         problem = Problem.from_fields(dict(certificate.fields), workload)
     except (ValueError, OverflowError) as error:
         return Verdict(False, f"the problem cannot be rebuilt from this trace: {error}")
+    if reason := _unproved_rules(certificate, problem):
+        return Verdict(False, reason)
     if workload.layer_ids != certificate.layer_ids:
         return Verdict(False, f"layers must be distinct and ascending, found {list(certificate.layer_ids)}")
     placement = certificate.placement
@@ -57,6 +59,18 @@ def verify(certificate: Certificate | Mapping[str, Any], trace: Trace | Workload
         layers.append((proof.layer_id, "optimal" if proof.optimal else "bound", reason))
     refused = next((f"layer {layer}: {reason}" for layer, _, reason in layers if reason), "")
     return Verdict(not refused, refused, tuple(layers))
+
+
+def _unproved_rules(certificate: Certificate, problem: Problem) -> str:
+    """The first rule that the proofs of single layers say nothing about; empty when they are about all of them."""
+    stated, rebuilt = certificate.fields, problem.fields()
+    for name in sorted(set(stated) | set(rebuilt)):
+        if stated.get(name) != rebuilt.get(name):
+            return f"a rule is not known in this form: {name} {stated.get(name)!r:.80}, read {rebuilt.get(name)!r:.80}"
+    if problem.total_replicas is not None:
+        budget = f"a budget over all layers, total_replicas is {problem.total_replicas}"
+        return f"proofs of single layers say nothing about {budget}: see moeopt.allocate"
+    return ""
 
 
 def check_layer(problem: Problem, proof: Proof, *, placement: Placement | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moeopt.certificate import Certificate, Proof
-from moeopt.method import Incumbent, Method, Resuming, check_supported
+from moeopt.method import Incumbent, Method, Resuming, check_supported, follow
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.result import Event, Result, Status
@@ -104,8 +104,9 @@ class Exact(Resuming):
             incumbent.offer(level)
             opening, rng = clock.part(OPENING), np.random.default_rng(seed)
             first = Swap(restarts=1, kicks=KICKS)
-            for found in first.search(incumbent.problem, clock=opening, rng=rng, start=level):
-                incumbent.offer(found)
+            proposals = first.search(incumbent.problem, clock=opening, rng=rng, start=level)
+            if follow(proposals, incumbent.offer, clock=opening) == "interrupted":
+                return conclude(self, incumbent, seed=seed, proof=None, interrupted=True)
         start = level if incumbent.placement is None else incumbent.placement
         return self._proved(
             incumbent,

@@ -85,6 +85,8 @@ def write_instance(name: str, folder: Path, *, formulation: str | None = None) -
     documents, values = read_documents(entry), read_solutions()
     matrix = full_matrix(stated, Problem.from_dict(json.loads(documents["problem"])))
     model = free_mps(matrix, name=entry.name)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a folder is wanted, found a file")
     if not folder.exists():
         try:
             folder.mkdir(parents=True)

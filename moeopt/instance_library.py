@@ -111,8 +111,8 @@ def entries(folder: Traversable | None = None) -> tuple[Entry, ...]:
             raise ValueError("the seal does not fit the content: the index was altered or damaged")
         if document.get("set") != VERSION:
             raise ValueError(f"version of the set must be {VERSION}, found {document.get('set')!r:.80}")
-        return tuple(Entry.from_dict(one) for one in storage.field(document, "instances", kind=list))
-    except (ValueError, TypeError) as error:
+        return tuple(_entry(one) for one in storage.field(document, "instances", kind=list))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{home / INDEX}: {error}") from error
 
 
@@ -156,7 +156,7 @@ def read_instance(name: str, *, folder: Traversable | None = None) -> tuple[Prob
         )
         if told != (entry.cost, entry.bound):
             raise ValueError(f"cost and bound must be {entry.cost} and {entry.bound}, found {told}")
-    except ValueError as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{home / file}: {error}") from error
     return problem, certificate
 
@@ -191,6 +191,12 @@ def packed(document: Mapping[str, Any]) -> bytes:
     """A document as it is packaged; the same document gives the same bytes."""
     text = json.dumps(document, default=storage.plain, allow_nan=False) + "\n"
     return lzma.compress(text.encode(), format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME)
+
+
+def _entry(document: object) -> Entry:
+    if not isinstance(document, dict):
+        raise ValueError(f"an instance must be an object, found {document!r:.80}")
+    return Entry.from_dict(document)
 
 
 def _home(folder: Traversable | None) -> Traversable:

@@ -70,14 +70,21 @@ def read_workload(path: PathLike) -> Workload:
 
 
 def read_recording(
-    path: PathLike, *, supplement: Supplement | None = None, manifest: PathLike | None = None
+    path: PathLike,
+    *,
+    supplement: Supplement | None = None,
+    manifest: PathLike | None = None,
+    also: Sequence[str] = (),
 ) -> Trace | Workload:
-    """What a file or a folder of files holds, told from the content; raises ValueError as `read_trace` does."""
+    """What a file or a folder of files holds, told from the content; raises ValueError as `read_trace` does.
+
+    `also` names what else the caller takes, for the message about an unknown format.
+    """
     source = Path(path)
     try:
         if source.exists() and not source.is_file() and not source.is_dir():
             raise ValueError("a trace is a regular file or a folder of files, found something else")
-        found = _reader(source).read(source, supplement or Supplement())
+        found = _reader(source, also).read(source, supplement or Supplement())
     except OSError as error:
         raise ValueError(f"{source}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -109,7 +116,9 @@ def write_recording(found: Trace | Workload, path: PathLike) -> None:
         storage.write_json(path, {"format": FORMAT, "version": 1, "workload": found.to_dict()})
 
 
-def _reader(source: Path) -> Reader:
+def _reader(source: Path, also: Sequence[str]) -> Reader:
+    from moeopt.problem_files import holds_problem
+
     head = b""
     if not source.is_dir():
         with source.open("rb") as file:
@@ -119,6 +128,12 @@ def _reader(source: Path) -> Reader:
         if reader.accepts(source, head):
             return reader
         names.append(reader.name)
+    names += also
+    if holds_problem(source):
+        raise ValueError(
+            "traffic is wanted, found the document of a problem: `moeopt verify` takes it, Problem.from_dict reads its "
+            "JSON, mo.read_instance a packaged one by name"
+        )
     if source.is_dir():
         raise ValueError(f"a folder must be of a known format ({', '.join(names)}), found none of them")
     raise ValueError(

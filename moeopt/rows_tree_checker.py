@@ -45,7 +45,7 @@ def check_rows(problem: Judged, proof: Proof) -> str:
         bound, duals = _least(model, numbers["tree"], scale)
         if ceiling is not None:
             bound = min(bound, ceiling)
-        if duals != numbers["duals"]:
+        if type(numbers["duals"]) is not int or duals != numbers["duals"]:
             raise ValueError(
                 f"the leaves prove {duals} together, the certificate says {numbers['duals']!r:.40}"
             )

@@ -13,7 +13,7 @@ BITS, FIELD = 7, 127  # of the word that names the GPU of each member
 
 
 class Traffic(NamedTuple):
-    """The sets of one layer, heaviest first.
+    """The sets of one layer.
 
     | field | holds |
     |---|---|

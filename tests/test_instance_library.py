@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from benchmarks.make_instances import Recipe, certified, recipes
 from moeopt import api, checker, instance_library, storage
-from moeopt.certificate import Certificate
+from moeopt.certificate import Certificate, seal
 from moeopt.dispatch import Plan
 from moeopt.formulation import Startable
 from moeopt.instance_library import (
@@ -33,7 +33,6 @@ from moeopt.instance_library import (
 )
 from moeopt.matrix import Matrix
 from moeopt.mps import free_mps, full_matrix
-from moeopt.problem_files import holds_problem
 from moeopt.relaxations.counting import counting_proof
 from moeopt.statements import named_formulation
 from tests.command_line import Run, refused
@@ -313,7 +312,7 @@ def test_unknown_names_and_words_that_do_not_go_together_are_refused(tmp_path: P
     refused(run(*words, "nothing"), "no formulation is named 'nothing'")
     assert not (tmp_path / "none").exists()
     (tmp_path / "file").write_text("")
-    refused(run("bench", "instance", "cut-9", "-o", tmp_path / "file"), "file")
+    refused(run("bench", "instance", "cut-9", "-o", tmp_path / "file"), "a folder is wanted, found a file")
 
 
 @pytest.mark.parametrize("kind", ["problem", "certificate"])
@@ -344,6 +343,28 @@ def test_an_altered_index_or_list_of_values_is_named(copied: Path) -> None:
         read_solutions(copied)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 100_000, "recursion"),
+        (json.dumps(dict(index_of([]), instances=[7])).encode(), "an instance must be an object, found 7"),
+        (
+            json.dumps(dict(index_of([]), instances=[[7]])).encode(),
+            "an instance must be an object, found [7]",
+        ),
+    ],
+    ids=["too deep", "a number", "a list"],
+)
+def test_an_index_of_another_form_is_named(copied: Path, content: bytes, words: str) -> None:
+    if content.startswith(b"{"):
+        document = json.loads(content)
+        content = json.dumps({**document, "seal": seal(document)}).encode()
+    (copied / INDEX).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{INDEX}: ") as error:
+        entries(copied)
+    assert words in str(error.value)
+
+
 def test_what_unpacks_to_more_than_the_limit_is_refused(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,12 +373,3 @@ def test_what_unpacks_to_more_than_the_limit_is_refused(
         ValueError, match=r"cut-9.problem.json.xz: a document may have 1000 bytes, found more"
     ):
         read_instance("cut-9", folder=copied)
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_a_problem_is_told_however_its_document_is_laid_out(tmp_path: Path, indent: int | None) -> None:
-    problem, certificate = read_instance("cut-9")
-    path = tmp_path / "problem.json"
-    path.write_text(json.dumps(problem.to_dict(), indent=indent, default=storage.plain))
-    assert holds_problem(path)
-    assert api.verify(certificate, path).accepted

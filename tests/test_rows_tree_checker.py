@@ -215,6 +215,12 @@ def test_the_numbers_around_the_tree_are_checked(proof: Proof, numbers: dict[str
     assert words in refused(proof, **numbers)
 
 
+def test_a_sum_of_another_type_than_whole_is_refused(proof: Proof) -> None:
+    duals = float(proof.numbers["duals"])
+    assert duals == proof.numbers["duals"]
+    assert f"the certificate says {duals!r}" in refused(proof, duals=duals)
+
+
 def test_missing_fields_are_refused(proof: Proof) -> None:
     for name in proof.numbers:
         less = {key: value for key, value in proof.numbers.items() if key != name}
