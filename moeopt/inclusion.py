@@ -1,6 +1,5 @@
 """Compiled kernel: weight of the expert sets that meet each block, by inclusion-exclusion."""
 
-from itertools import combinations
 from math import comb
 from typing import Any
 
@@ -23,21 +22,35 @@ def meeting_weight(
     binomial = np.array(
         [[comb(e, r) for r in range(largest + 1)] for e in range(n_experts + 1)], dtype=np.int64
     )
-    containing = np.concatenate(
-        [_containing(members, weights, binomial, size) for size in range(1, largest + 1)]
-    )
     starts = np.cumsum([0] + [comb(n_experts, size) for size in range(1, largest + 1)])
+    containing = _containing(members, weights, binomial, starts, largest)
     return np.asarray(_alternating_sum(subsets, containing, starts, binomial, largest))
 
 
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _containing(
-    members: NDArray[np.int32], weights: NDArray[np.int64], binomial: NDArray[np.int64], size: int
-) -> NDArray[np.int64]:
-    """int64 [C(E, size)]: weight of the sets that contain each subset, by colexicographic rank."""
-    total = np.zeros(int(binomial[-1, size]), np.int64)
-    for chosen in combinations(range(members.shape[1]), size):
-        rank = sum(binomial[members[:, column], place + 1] for place, column in enumerate(chosen))
-        np.add.at(total, rank, weights)
+    members: NDArray[np.int32],
+    weights: NDArray[np.int64],
+    binomial: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    largest: int,
+) -> NDArray[Any]:
+    """int64 [starts[-1]]: weight of the sets that contain each subset, by size, then by colexicographic rank."""
+    total = np.zeros(starts[-1], np.int64)
+    n_sets, width = members.shape
+    most = binomial[width].sum()  # subsets of a set, the empty one among them
+    size = np.zeros(most, np.int64)
+    rank = np.zeros(most, np.int64)
+    for row in range(n_sets):
+        count = 1  # the empty subset
+        for place in range(width):
+            expert = members[row, place]
+            for below in range(count):
+                if size[below] < largest:
+                    size[count] = size[below] + 1
+                    rank[count] = rank[below] + binomial[expert, size[count]]
+                    total[starts[size[count] - 1] + rank[count]] += weights[row]
+                    count += 1
     return total
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb
@@ -185,27 +185,50 @@ class _Contents:
         if cluster.gpus_per_node == 1 and cluster.nodes > 1:
             unit += cluster.node_cost
         width = max(1, int(min(cluster.slots_of.max(), sets.n_experts)))
+        shapes = list(_shapes(problem))
+        listed = [_contents_of(problem, shape) for shape in shapes]
+        costs = _costs_of(problem, listed, weights=weights)
         members = [np.zeros((0, width), np.int16)]
         numbers = [np.zeros((3, 0), np.int64)]  # GPU, cost, moved
-        for shape in _shapes(problem):
-            stay, come = _choices(shape.held, shape.kept), _choices(shape.others, shape.new)
-            if problem.max_moves is not None:
-                gone = shape.bound.size - np.isin(stay, shape.bound).sum(axis=1)
-                stay = stay[gone + shape.new <= problem.max_moves]
-            rows = np.sort(
-                np.hstack([np.repeat(stay, len(come), axis=0), np.tile(come, (len(stay), 1))]), axis=1
-            )
-            if problem.load_caps is not None:
-                rows = rows[sets.load[rows].sum(axis=1) <= problem.load_caps[shape.gpu]]
+        for shape, rows, cost in zip(shapes, listed, costs, strict=True):
             members.append(np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=-1))
-            cost = unit * content_costs(problem, rows, weights=weights)
-            numbers.append(np.stack([np.full(len(rows), shape.gpu), cost, np.full(len(rows), shape.new)]))
+            numbers.append(
+                np.stack([np.full(len(rows), shape.gpu), unit * cost, np.full(len(rows), shape.new)])
+            )
         offset = -problem.total_weight if problem.objective == "fan-out" else problem.pair_weight
         blocks = np.concatenate(members)
         gpu, cost, moved = np.concatenate(numbers, axis=1)
         known = np.concatenate([blocks[blocks >= 0], sets.n_experts + gpu])
         bare = np.setdiff1d(np.arange(sets.n_experts + cluster.gpus), known)
         return cls(blocks, gpu, cost, moved, unit * offset, bare)
+
+
+def _contents_of(problem: Problem, shape: _Shape) -> NDArray[np.int16]:
+    """int16 [contents, m]: what a GPU of this shape may hold, ascending."""
+    stay, come = _choices(shape.held, shape.kept), _choices(shape.others, shape.new)
+    if problem.max_moves is not None:
+        gone = shape.bound.size - np.isin(stay, shape.bound).sum(axis=1)
+        stay = stay[gone + shape.new <= problem.max_moves]
+    rows = np.sort(np.hstack([np.repeat(stay, len(come), axis=0), np.tile(come, (len(stay), 1))]), axis=1)
+    if problem.load_caps is not None:
+        rows = rows[problem.workload.layers[0].load[rows].sum(axis=1) <= problem.load_caps[shape.gpu]]
+    return rows
+
+
+def _costs_of(
+    problem: Problem, listed: Sequence[NDArray[np.int16]], *, weights: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Costs for a GPU of price 1; contents of one size at once, for what they share is counted once."""
+    sizes = np.array([rows.shape[1] for rows in listed])
+    costs = [np.zeros(0, np.int64)] * len(listed)
+    for size in np.unique(sizes):
+        alike = np.flatnonzero(sizes == size).tolist()
+        found = content_costs(problem, np.concatenate([listed[at] for at in alike]), weights=weights)
+        for at, part in zip(
+            alike, np.split(found, np.cumsum([len(listed[at]) for at in alike])[:-1]), strict=True
+        ):
+            costs[at] = part
+    return costs
 
 
 @lru_cache(maxsize=2)
