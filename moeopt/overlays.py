@@ -28,7 +28,7 @@ def inner_formulation(
     names: Sequence[str],
     accepts: Callable[[Any, Problem], str] = lambda formulation, problem: "",
 ) -> tuple[Any | None, str]:
-    """(formulation, "") that states `problem`, or (None, why there is none).
+    """(formulation, "") that states `problem`, or (None, why the first one does not and which others do not).
 
     `inner` is a formulation, its name, or "" for the first of the installed `names`; `accepts` gives a further
     reason to refuse one, or "".
@@ -38,13 +38,17 @@ def inner_formulation(
     else:
         known = entry_points(group=GROUP).names
         candidates = [named_formulation(name) for name in names if name in known]
-    reasons = []
+    refused: dict[str, str] = {}
     for formulation in candidates:
         reason = _refusal(formulation, problem) or accepts(formulation, problem)
         if not reason:
             return formulation, ""
-        reasons.append(f"{formulation.name}: {reason}")
-    return None, "; ".join(reasons) or f"none of {', '.join(names)} is installed"
+        refused[formulation.name] = reason
+    if not refused:
+        return None, f"none of {', '.join(names)} is installed"
+    (name, reason), *others = refused.items()
+    nor = f"; nor does {' or '.join(other for other, _ in others)} state it" if others else ""
+    return None, f"{name}: {reason}{nor}"
 
 
 def _refusal(formulation: Any, problem: Problem) -> str:

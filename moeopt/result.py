@@ -10,6 +10,7 @@ from moeopt import storage
 from moeopt.certificate import Certificate
 from moeopt.placement import Placement
 
+TOLD = 3  # different messages of layers on the line of all of them
 FORMAT = "moeopt-result"
 Status = Literal[
     "disagreement",
@@ -89,7 +90,7 @@ class Result:
             seed=parts[0].seed,
             claimed_bound=_sum([part.claimed_bound for part in parts]),
             layers=tuple(parts),
-            message="; ".join(dict.fromkeys(part.message for part in parts if part.message)),
+            message=_told(parts),
             tolerance_reached=max(reached) if reached else None,
         )
 
@@ -159,6 +160,23 @@ def _event(entry: object) -> Event:
     if not isinstance(entry, list) or [type(part) for part in entry] not in _EVENTS:
         raise ValueError(f"an event must be [seconds, cost or null, bound or null], found {entry!r:.60}")
     return Event(*entry)
+
+
+def _told(parts: Sequence["Result"]) -> str:
+    """The messages of layers on a line: where they differ, each with its layers, the commonest ones alone."""
+    layers: dict[str, list[int | None]] = {}
+    for part in parts:
+        if part.message:
+            layers.setdefault(part.message, []).append(part.layer_id)
+    if len(layers) <= 1:
+        return next(iter(layers), "")
+    common = sorted(layers, key=lambda message: -len(layers[message]))
+    told = [
+        f"{message} (layer{'s' if len(layers[message]) > 1 else ''} {', '.join(map(str, layers[message]))})"
+        for message in common[:TOLD]
+    ]
+    more = len(common) - TOLD
+    return "; ".join(told) + (f"; {more} more messages, in the layers of --json" if more > 0 else "")
 
 
 def _sum(values: Sequence[int | None]) -> int | None:

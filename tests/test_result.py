@@ -141,3 +141,19 @@ def test_the_share_of_a_random_placement_is_about_nothing() -> None:
     costs = [problem.cost(problem.partition(rng.permutation(np.repeat(np.arange(4), 2)))) for _ in range(400)]
     shares = [certified_share(reference=reference_cost(problem), cost=cost, bound=0) or 0.0 for cost in costs]
     assert abs(float(np.mean(shares))) < 0.01
+
+
+def test_what_layers_say_is_told_once_or_with_the_layers_that_say_it() -> None:
+    alike = Result.join([layer(index) for index in range(3)])
+    assert alike.message == "words"
+    mixed = Result.join(
+        [layer(0, message="a"), layer(1, message="b"), layer(2, message="a"), layer(3, message="")]
+    )
+    assert mixed.message == "a (layers 0, 2); b (layer 1)"
+
+
+@given(count=st.integers(4, 30))
+def test_of_many_messages_a_few_are_told(count: int) -> None:
+    joined = Result.join([layer(index, message=f"message {index}") for index in range(count)])
+    assert joined.message.count("message ") == 3
+    assert joined.message.endswith(f"; {count - 3} more messages, in the layers of --json")
