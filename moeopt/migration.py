@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeopt.cluster import Cluster
-from moeopt.method import Method
+from moeopt.method import Method, refusal
 from moeopt.placement import Placement
 from moeopt.problem import Problem
 from moeopt.stop import Stop
@@ -107,7 +107,7 @@ def front(
     problem: Problem,
     budgets: Iterable[int],
     *,
-    method: str | Method = "migration",
+    method: str | Method = "auto",
     stop: Stop | None = None,
     seed: int = 0,
     on_step: Callable[[Step], object] = lambda step: None,
@@ -116,21 +116,27 @@ def front(
 
     Each budget starts from the placement of the one before, improved by the search `migrate`, so the costs never
     rise. `stop` limits each layer and budget, search and method alike. A bound of a larger budget holds for every
-    smaller one and is passed down. Raises ValueError without an incumbent or when the method does not treat the
-    problem.
+    smaller one and is passed down. Raises ValueError without an incumbent or when the method does not treat one of
+    the budgets, before anything is solved.
     """
+    from moeopt import registry
     from moeopt.api import solve
     from moeopt.heuristics.migrate import Migrate
 
     if problem.incumbent is None:
         raise ValueError("a front of moves needs an incumbent: the problem has none")
     base = problem.cost(problem.incumbent)
-    searched = not problem.replicas and not isinstance(method, Migrate) and method != Migrate.name
+    method = registry.named_method(method) if isinstance(method, str) else method
+    problems = {budget: replace(problem, max_moves=budget) for budget in sorted(set(budgets))}
+    for budget, within in problems.items():
+        for index in range(len(problem.workload.layers)):
+            if reason := refusal(method, within.layer(index)):
+                raise ValueError(f"method {method.name} does not treat {budget} moves a layer: {reason}")
+    searched = not problem.replicas and not isinstance(method, Migrate)
     scale = problem.total_weight * len(problem.workload.layers) * (problem.cluster.gpu_cost or 1)
     best = problem.incumbent
     steps: list[Step] = []
-    for budget in sorted(set(budgets)):
-        within = replace(problem, max_moves=budget)
+    for budget, within in problems.items():
         opening = solve(within, Migrate(), stop=stop, seed=seed, start=best) if searched else None
         if opening is not None and opening.placement is not None:
             best = opening.placement

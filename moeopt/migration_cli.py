@@ -23,7 +23,7 @@ def moves(
     objective: flags.Objective = "fan-out",
     gpu_cost: flags.GpuCost = 1,
     node_cost: flags.NodeCost = 0,
-    method: Annotated[str, typer.Option(help="migration (proves) or migrate (searches).")] = "migration",
+    method: Annotated[str, typer.Option(help="auto, migration (proves) or migrate (searches).")] = "auto",
     seconds: flags.Seconds = 60.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     layers: flags.Layers = None,

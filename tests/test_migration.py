@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -124,6 +124,28 @@ def test_a_front_needs_an_incumbent_and_a_placement_within_the_budget() -> None:
     crowded = problem.partition(np.array([[0] * 4 + [1, 2, 3, 3]] * 2))
     with pytest.raises(ValueError, match="no placement within 0 moves a layer is admissible"):
         front(replace(problem, incumbent=crowded), [0], method=Migrate(), stop=FREELY)
+
+
+def test_a_budget_that_the_method_does_not_treat_is_refused_before_anything_is_solved() -> None:
+    problem = problem_of(Cluster(1, 4, 2))
+    steps: list[Step] = []
+
+    @dataclass(frozen=True)
+    class Timid(Migrate):
+        name = "timid"
+
+        def supports(self, problem: Problem) -> str:
+            return "too many moves" if (problem.max_moves or 0) > 2 else ""
+
+    with pytest.raises(ValueError, match="method timid does not treat 3 moves a layer: too many moves"):
+        front(problem, [1, 3], method=Timid(), stop=Stop(candidates=1), on_step=steps.append)
+    assert steps == []
+
+
+def test_a_front_of_auto_proves_what_it_can() -> None:
+    (none, some) = front(problem_of(Cluster(1, 4, 2), layers=1), [0, 2], stop=FREELY)
+    assert (none.status, some.status) == ("certified-optimal", "certified-optimal")
+    assert some.bound == some.cost <= none.cost
 
 
 def test_a_bound_holds_for_smaller_budgets() -> None:
