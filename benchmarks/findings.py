@@ -1,5 +1,6 @@
 """The tables of FINDINGS.md: formulations, solvers, builders, symmetry and replicas, from stored rows."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp, fsum, log
 from statistics import median
@@ -182,7 +183,7 @@ def agreement(rows: Sequence[Row]) -> str:
 def large(rows: Sequence[Row]) -> str:
     """A line a layer."""
     lines = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: _numbered(row["case"])):
         found = row["found"]
         lines.append(
             [
@@ -198,6 +199,11 @@ def large(rows: Sequence[Row]) -> str:
         )
     head = ["layer", "status", "cost", "bound", "certified share", "solved", "verified", "peak memory, MiB"]
     return drawn(head, lines)
+
+
+def _numbered(name: str) -> list[tuple[str, int]]:
+    """A name to sort by: its numbers count as numbers."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def crossings(rows: Sequence[Row]) -> str:

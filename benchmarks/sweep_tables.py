@@ -3,17 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.drawing import drawn, seconds
-from moeopt.bench_page import markdown_of
+from moeopt.bench_markdown import case_tables
 from moeopt.bench_rows import Row
-
-
-def races(rows: Sequence[Row]) -> str:
-    """A table a case, as `moeopt bench report` draws it."""
-    parts, meaning = [], ""
-    for case in dict.fromkeys(row["case"] for row in rows):
-        table, _, meaning = markdown_of([row for row in rows if row["case"] == case]).partition("\n\n")
-        parts.append(f"**{case}**\n\n{table}\n")
-    return "\n".join([*parts, meaning])
 
 
 def kills(rows: Sequence[Row]) -> str:
@@ -71,7 +62,7 @@ def scaling(rows: Sequence[Row]) -> str:
 
 
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
-    "races": ("races", races),
+    "races": ("races", case_tables),
     "kills": ("kills", kills),
     "scaling": ("scaling", scaling),
 }

@@ -19,7 +19,12 @@ def allocate(
     load_tolerance: flags.Tolerance = None,
     weights: flags.Weights = None,
     method: Annotated[str, typer.Option(help="auto, or a name from `moeopt methods`.")] = "auto",
-    seconds: flags.Seconds = 60.0,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            help="Time limit per layer and number of copies; checking what was proved comes on top."
+        ),
+    ] = 60.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     layers: flags.Layers = None,
     output: flags.Output = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +33,7 @@ class Allocation:
     | bound | no placement within the budget costs less; None when a layer has no bound |
     | status | the weakest status of the results that the bound rests on; "certified-optimal" when cost = bound |
     | table | results by layer, then by copies 0, 1, ...: what each layer costs with so many copies at most |
+    | fields | the problem without its traffic, as `Problem.fields` gives it |
     """
 
     total_replicas: int
@@ -42,13 +43,15 @@ class Allocation:
     bound: int | None
     status: str
     table: tuple[tuple[Result, ...], ...]
+    fields: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: the choice, the costs and bounds it was made from, and their certificates."""
+        """JSON-ready: the problem, the choice, the costs and bounds it was made from, and their certificates."""
         parts = [[result.certificate for result in row] for row in self.table]
         return {
             "format": FORMAT,
             "version": 1,
+            "problem": dict(self.fields),
             "total_replicas": self.total_replicas,
             "replicas": list(self.replicas),
             "cost": self.cost,
@@ -107,7 +110,9 @@ def allocate(
     if status == "certified-optimal" and cost != bound:
         status = "certified-gap"
     rows = tuple(tuple(row) for row in table)
-    return Allocation(problem.total_replicas, tuple(chosen), placement, cost, bound, status, rows)
+    return Allocation(
+        problem.total_replicas, tuple(chosen), placement, cost, bound, status, rows, problem.fields()
+    )
 
 
 def _solve(problem: Problem, method: str | Method, stop: Stop | None, seed: int) -> Result:

@@ -192,8 +192,6 @@ def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) 
     if isinstance(certificate, Mapping) and certificate.get("format") == ALLOCATION:
         from moeopt.allocation_checker import verify_allocation
 
-        if isinstance(traffic, Problem):
-            raise ValueError("an allocation is of several problems: verify it against its trace")
         return verify_allocation(certificate, traffic)
     if isinstance(traffic, Problem):
         if reason := _other_rules(certificate, traffic):

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moeopt import flags
+from moeopt.bench_runs import LARGEST
 from moeopt.terminal import check_folder, progress, show
 
 if TYPE_CHECKING:
+    from moeopt.bench_measures import MethodSummary
     from moeopt.bench_rows import Row
 
 bench = typer.Typer(
@@ -40,8 +42,15 @@ def run(
     held_out: flags.HeldOut = 0.0,
     seconds: flags.Seconds = 60.0,
     layers: flags.Layers = None,
-    workers: flags.Workers = None,
-    memory: Annotated[int, typer.Option(min=1, help="MiB that each process of a run may allocate.")] = 8192,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs at a time; their times are those of a machine they share. Default: the cores."
+        ),
+    ] = None,
+    memory: Annotated[
+        int, typer.Option(min=1, max=LARGEST, help="MiB that each process of a run may allocate.")
+    ] = 8192,
     limit: Annotated[
         float | None,
         typer.Option(min=1, help="Seconds that a run may take. Default: twice its own, and an hour."),
@@ -55,10 +64,11 @@ def run(
     from dataclasses import replace
 
     from moeopt.bench_measures import named_rows
+    from moeopt.bench_origins import mixed_origins
     from moeopt.bench_rows import Key
     from moeopt.bench_runs import Limits
     from moeopt.bench_solving import Question, tasks
-    from moeopt.bench_store import Store
+    from moeopt.bench_store import Store, newest
     from moeopt.bench_sweep import left, sweep
     from moeopt.options import name_list, worker_count
     from moeopt.stop import Stop
@@ -94,43 +104,48 @@ def run(
             follow=lambda rows: step(),
         )
     place = {task.key: at for at, task in enumerate(wanted)}
-    keyed = [(replace(Key.of(row), layer=None), row) for row in kept.latest(SWEEP)]
-    rows = [
-        row for key, row in sorted(((k, r) for k, r in keyed if k in place), key=lambda one: place[one[0]])
-    ]
+    known = [row for row in kept.rows(SWEEP) if replace(Key.of(row), layer=None) in place]
+    rows = sorted(newest(known), key=lambda row: place[replace(Key.of(row), layer=None)])
     rows = named_rows(rows)
-    summed = _summed(rows)
+    remarks = mixed_origins(rows)
+    if other := len(known) - len(rows):
+        remarks.append(f"{other} rows of other machines or versions are not shown: bench report shows them.")
+    summed = _summed(rows, remarks)
     failed = sum(one["failed"] for one in summed["methods"])
     answer = {"store": str(store), "ran": len(todo), "failed": failed, **summed}
-    show(answer, lambda: _drawn(rows, store), as_json=as_json)
+    show(answer, lambda: _drawn(rows, store, remarks), as_json=as_json)
     if failed:
         raise typer.Exit(1)
 
 
-def _drawn(rows: list[Row], written: Path | None) -> list[Any]:
+def _drawn(rows: list[Row], written: Path | None, remarks: list[str]) -> list[Any]:
     from rich.markup import escape
 
-    from moeopt.bench_measures import mixed_origins, summaries
     from moeopt.bench_tables import summary_table
 
     where = "" if written is None else f"{escape(str(written))}: "
-    lines = [*_reasons(rows), *mixed_origins(rows), f"{len(rows)} rows"]
-    return [summary_table(summaries(rows)), *map(escape, lines[:-1]), where + lines[-1]]
+    tables = [summary_table(found, title=escape(case)) for case, found in _by_case(rows).items()]
+    return [*tables, *map(escape, [*_reasons(rows), *remarks]), f"{where}{len(rows)} rows"]
 
 
-def _summed(rows: list[Row]) -> dict[str, Any]:
-    """JSON-ready: the methods, what went wrong, and what not to compare."""
+def _summed(rows: list[Row], remarks: list[str]) -> dict[str, Any]:
+    """JSON-ready: the methods of each case, what went wrong, and what not to compare."""
     from dataclasses import asdict
 
-    from moeopt.bench_measures import mixed_origins, summaries
+    methods = [{"case": case, **asdict(one)} for case, found in _by_case(rows).items() for one in found]
+    return {"methods": methods, "reasons": _reasons(rows), "remarks": remarks}
 
-    methods = [asdict(one) for one in summaries(rows)]
-    return {"methods": methods, "reasons": _reasons(rows), "remarks": mixed_origins(rows)}
+
+def _by_case(rows: list[Row]) -> dict[str, list[MethodSummary]]:
+    from moeopt.bench_measures import summaries
+
+    cases = dict.fromkeys(row["case"] for row in rows)
+    return {case: summaries([row for row in rows if row["case"] == case]) for case in cases}
 
 
 def _reasons(rows: list[Row]) -> list[str]:
     wrong = (row for row in rows if row["reason"] and row["layer"] is None)
-    return [f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in wrong]
+    return [f"{row['found']['method']}, seed {row['seed']}: {row['reason']}" for row in wrong]
 
 
 @bench.command()
@@ -140,7 +155,7 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: .parquet or .csv.")],
     as_json: flags.AsJson = False,
 ) -> None:
-    """Write the rows as a table, the newest of every key."""
+    """Write the rows as a table, those of every machine and of all versions."""
     from moeopt.bench_files import write_rows
 
     check_folder(output)
@@ -151,15 +166,22 @@ def export(
 
 
 def stored(path: Path) -> list[Row]:
-    """The newest rows of a sweep's store or of a table of them; ValueError for a file without rows."""
+    """The rows of a sweep's store or of a table of them; ValueError names a file without, or the row and the rule."""
+    from moeopt.bench_checks import check_row, check_sweep_row
     from moeopt.bench_files import read_rows
     from moeopt.bench_store import Store
 
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    rows = read_rows(path) if path.suffix in (".parquet", ".csv") else Store(path).latest(SWEEP)
+    rows = read_rows(path) if path.suffix in (".parquet", ".csv") else Store(path).rows(SWEEP)
     if not rows:
         raise ValueError(f"{path}: no rows of a sweep")
+    for number, row in enumerate(rows, start=1):
+        try:
+            check_row(row)
+            check_sweep_row(row)
+        except ValueError as error:
+            raise ValueError(f"{path}: row {number}: {error}") from error
     return rows
 
 
@@ -171,14 +193,16 @@ def report(
         Path | None, typer.Option(help="One page with figures to write, for any browser.", show_default=False)
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="The summary as Markdown to write.", show_default=False)
+        Path | None, typer.Option(help="The tables as Markdown to write.", show_default=False)
     ] = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """What came of sweeps: methods side by side, profiles, gaps over time, fronts, where experts went."""
     from moeopt import storage
+    from moeopt.bench_markdown import markdown_of
     from moeopt.bench_measures import named_rows
-    from moeopt.bench_page import markdown_of, page_of
+    from moeopt.bench_origins import mixed_origins, superseded
+    from moeopt.bench_page import page_of
 
     for path in (html, markdown):
         check_folder(path)
@@ -188,8 +212,9 @@ def report(
     if markdown is not None:
         storage.write_bytes(markdown, markdown_of(rows).encode())
     named = named_rows(rows)
-    answer = {"rows": len(named), **_summed(named)}
-    show(answer, lambda: _drawn(named, html or markdown), as_json=as_json)
+    remarks = [*mixed_origins(named), *superseded(rows, named)]
+    answer = {"rows": len(named), **_summed(named, remarks)}
+    show(answer, lambda: _drawn(named, html or markdown, remarks), as_json=as_json)
 
 
 @bench.command("instance")

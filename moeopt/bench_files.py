@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from moeopt import storage
+from moeopt.bench_checks import check_row
 from moeopt.bench_rows import SETTLED, Key, Row
 from moeopt.bench_store import COLUMNS, Store, cells_of, row_of
 
@@ -43,20 +44,51 @@ def write_rows(rows: Sequence[Row], path: Path, *, experiment: str | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file that `write_rows` wrote; ValueError names the file and what is wrong."""
+    """The rows of a file that `write_rows` wrote; ValueError names the file, the row from 1 on and what is wrong."""
     try:
-        if path.suffix == ".csv":
-            return [row_of(cells) for cells in _cells(path)]
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(path, columns=list(COLUMNS))
-        except pa.ArrowException as error:
-            raise ValueError(str(error)) from error
-        return [row_of(cells) for cells in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
+        return [_row(cells, number) for number, cells in enumerate(_cells(path), start=1)]
     except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
         raise ValueError(f"{path}: no rows of a benchmark: {error}") from error
+
+
+def _row(cells: Sequence[object], number: int) -> Row:
+    try:
+        row = row_of(_typed(cells))
+        check_row(row)
+    except ValueError as error:
+        raise ValueError(f"row {number}: {error}") from error
+    return row
+
+
+def _cells(path: Path) -> Iterable[Sequence[object]]:
+    """The cells under `COLUMNS`; those of CSV are text."""
+    if path.suffix == ".csv":
+        return _texts(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    return zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
+
+
+def _typed(cells: Sequence[object]) -> list[object]:
+    """Cells with the numbers that their texts stand for."""
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"{len(COLUMNS)} cells are wanted, found {len(cells)}")
+    found: list[object] = []
+    for name, cell in zip(COLUMNS, cells, strict=True):
+        if isinstance(cell, str) and name in (*WHOLE_NUMBERS, *NUMBERS):
+            kind, words = (int, "a whole number") if name in WHOLE_NUMBERS else (float, "a number or nothing")
+            try:
+                found.append(None if not cell and name in NUMBERS else kind(cell))
+            except ValueError:
+                raise ValueError(f"{name} must be {words}, found {cell[:60]!r}") from None
+        else:
+            found.append(cell)
+    return found
 
 
 def publish(
@@ -76,13 +108,11 @@ def collect(folder: Path, store: Store) -> None:
         store.append(rows, experiment=path.stem)
 
 
-def _cells(path: Path) -> list[list[object]]:
+def _texts(path: Path) -> list[list[str]]:
     csv.field_size_limit(LONGEST)
     with path.open(encoding="utf-8", newline="") as file:
-        head, *lines = csv.reader(file)
+        lines = list(csv.reader(file))
+    head = lines[0] if lines else []
     if tuple(head) != COLUMNS:
-        raise ValueError(f"columns must be {', '.join(COLUMNS)}, found {', '.join(head)}")
-    kinds = dict.fromkeys(WHOLE_NUMBERS, int) | {
-        name: lambda cell: float(cell) if cell else None for name in NUMBERS
-    }
-    return [[kinds.get(name, str)(cell) for name, cell in zip(COLUMNS, line, strict=True)] for line in lines]
+        raise ValueError(f"columns must be {', '.join(COLUMNS)}, found {', '.join(head) or 'none'}")
+    return lines[1:]

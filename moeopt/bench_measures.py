@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from moeopt.bench_origins import answers_apart, differing_origins, origin_of, stop_words
 from moeopt.bench_rows import Key, Row
 from moeopt.result import certified_share
 
 __all__ = [
+    "SHIFT",
     "MethodSummary",
     "Place",
     "best_bounds",
@@ -80,26 +83,30 @@ def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def named_rows(rows: Iterable[Row]) -> list[Row]:
-    """Of rows about the same the last, each with the name of its method in `found`, whether it failed or not.
+    """The rows told apart, see `answers_apart`, each with the name of its method in `found`, whether it failed or not.
 
-    A name that stands for several settings or stops on one case is followed by those that differ.
+    A name that stands for several settings or stops on one case is followed by those that differ, one with several
+    rows of the same key by the machines and versions.
     """
-    newest = list({Key.of(row): row for row in rows}.values())
-    labels: dict[tuple[str, str, str], str] = {}
-    for name, own in by_method(newest).items():
+    apart = answers_apart(rows)
+    labels: dict[tuple[str, str, str, str], str] = {}
+    for name, own in by_method(apart).items():
         cases: dict[str, set[tuple[str, str]]] = {}
         for row in own:
             cases.setdefault(row["case"], set()).add((row["method"], row["stop"]))
-        apart = any(len(ways) > 1 for ways in cases.values())
-        settings = _differing({method for ways in cases.values() for method, _ in ways} if apart else ())
-        stops = _differing({stop for ways in cases.values() for _, stop in ways} if apart else ())
+        several = any(len(ways) > 1 for ways in cases.values())
+        settings = _differing({method for ways in cases.values() for method, _ in ways} if several else ())
+        stops = {stop for ways in cases.values() for _, stop in ways} if several else set()
+        words = {stop: stop_words(stop) for stop in stops} if len(stops) > 1 else {}
+        places = differing_origins(own) if len({Key.of(row) for row in own}) < len(own) else {}
         for row in own:
-            parts = [name, settings.get(row["method"], ""), stops.get(row["stop"], "")]
-            labels[name_of(row), row["method"], row["stop"]] = ", ".join(filter(None, parts))
-    return [
-        {**row, "found": {**row["found"], "method": labels[name_of(row), row["method"], row["stop"]]}}
-        for row in newest
-    ]
+            more = (settings.get(row["method"]), words.get(row["stop"]), places.get(origin_of(row)))
+            labels[_about(row)] = ", ".join(filter(None, (name, *more)))
+    return [{**row, "found": {**row["found"], "method": labels[_about(row)]}} for row in apart]
+
+
+def _about(row: Row) -> tuple[str, str, str, str]:
+    return name_of(row), row["method"], row["stop"], origin_of(row)
 
 
 def name_of(row: Row) -> str:
@@ -197,7 +204,7 @@ def _differing(texts: Collection[str]) -> dict[str, str]:
     """Of reprs with arguments, the arguments that are not common to all; whole reprs where that tells too little."""
     if len(texts) < 2:
         return {}
-    parts = {text: text.partition("(")[2].removesuffix(")").split(", ") for text in texts}
+    parts = {text: _arguments(text) for text in texts}
     found = {
         text: ", ".join(part for part in own if not all(part in other for other in parts.values()))
         for text, own in parts.items()
@@ -207,6 +214,14 @@ def _differing(texts: Collection[str]) -> dict[str, str]:
         if len(set(found.values())) == len(found) and all(found.values())
         else {text: text for text in texts}
     )
+
+
+def _arguments(text: str) -> list[str]:
+    """Arguments of a repr, and of a method of one's own its source."""
+    own = re.fullmatch(r"(.*\)) \[([0-9a-f]+)\]", text)
+    call = text if own is None else own[1].rpartition(":")[2].partition(" ")[2]
+    parts = call.partition("(")[2].removesuffix(")").split(", ")
+    return parts if own is None else [*parts, f"source {own[2]}"]
 
 
 def _summary(name: str, rows: Sequence[Row], bounds: Mapping[Place, int]) -> MethodSummary:
@@ -248,17 +263,3 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _place(row: Row) -> Place:
     return row["case"], row["seed"], row["layer"]
-
-
-def mixed_origins(rows: Sequence[Row]) -> list[str]:
-    """What rows of several machines or versions have in common with care only; nothing of one."""
-    machines = {f"{row['machine'].get('cpu')}, {row['machine'].get('cores')} cores" for row in rows}
-    versions = {tuple(sorted(row["versions"].items())) for row in rows}
-    found = []
-    if len(machines) > 1:
-        found.append(f"These rows come from {len(machines)} machines: seconds do not compare between them.")
-    if len(versions) > 1:
-        found.append(
-            f"These rows were made by {len(versions)} sets of versions: methods may differ between them."
-        )
-    return found

@@ -23,8 +23,9 @@ from moeopt.page import (
     table_block,
 )
 
-__all__ = ["failure_section", "front_section", "map_section", "run_section"]
+__all__ = ["SORTED", "failure_section", "front_section", "map_section", "run_section"]
 
+SORTED = "A click on the head of a column sorts by it, another turns the order around."
 CELLS = 4096  # of a map
 LAYERS = 24  # of a map
 WIDEST = 512  # experts of a map
@@ -126,7 +127,7 @@ def run_section(sweep: Sweep) -> str:
     told = len(columns) if any(row["reason"] for row in sweep.runs) else len(columns) - 1
     caption = (
         "Bound: verified, of the run itself. Gap: to the best verified bound on the case and seed, of any method. "
-        "A click on the head of a column sorts by it, another turns the order around."
+        f"{SORTED}"
     )
     table = table_block(
         columns[:told],
@@ -134,7 +135,7 @@ def run_section(sweep: Sweep) -> str:
         caption=caption,
         keys=[line[:told] for line in keys],
     )
-    return section_block("All runs", table)
+    return section_block("All runs", f'<div class="runs">{table}</div>')
 
 
 def failure_section(sweep: Sweep) -> str:

@@ -33,7 +33,7 @@ class Key:
     |---|---|
     | case | name of the case |
     | layer | absolute id; None: all layers of the case |
-    | method | repr of the method, or what else was run |
+    | method | repr of the method, see also `moeopt.own_methods.method_identity`; or what else was run |
     | seed, stop | repr of the stop |
     """
 
@@ -66,13 +66,19 @@ class Key:
 class Task:
     """Work that gives rows; the last one bears `key`, so that a task is done when its last row is stored.
 
-    `seconds`: what it may take, where that is known beforehand.
+    `seconds`: what it may take, where that is known beforehand. `name`: of its method as asked for, for the row that
+    says why there are no others.
     """
 
     key: Key
     measure: Callable[..., list[Row]]
     arguments: tuple[Any, ...] = ()
     seconds: float = 0.0
+    name: str = ""
+
+    def unanswered(self, outcome: Outcome, *, reason: str) -> Row:
+        """The row of a task that gave none."""
+        return self.key.row(outcome, reason=reason, **({"method": self.name} if self.name else {}))
 
 
 def perform(task: Task) -> list[Row]:
@@ -80,9 +86,9 @@ def perform(task: Task) -> list[Row]:
     try:
         return task.measure(*task.arguments)
     except Absent as absent:
-        return [task.key.row("skipped", reason=str(absent))]
+        return [task.unanswered("skipped", reason=str(absent))]
     except Exception as error:  # a benchmark goes on, and its table says what failed
-        return [task.key.row("failed", reason=f"{type(error).__name__}: {error}")]
+        return [task.unanswered("failed", reason=f"{type(error).__name__}: {error}")]
 
 
 def versions() -> dict[str, str]:

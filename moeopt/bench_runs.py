@@ -17,9 +17,10 @@ from typing import IO
 from moeopt.bench_child import LENGTH
 from moeopt.bench_rows import Row, Task
 
-__all__ = ["Limits", "end_runs", "isolated"]
+__all__ = ["LARGEST", "Limits", "end_runs", "isolated"]
 
 TAIL = 4096  # bytes of what a process said last
+LARGEST = 1 << 40  # mebibytes: their bytes are still a number that systems count in
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
 
@@ -33,7 +34,7 @@ class Limits:
     | seconds | by the clock, from the start of the process |
     | mebibytes | of data, for each process of the run: what it allocates, not the libraries' files it maps |
 
-    Raises ValueError for numbers that are not positive.
+    Raises ValueError for numbers that are not positive, and for more than `LARGEST` mebibytes.
     """
 
     seconds: float | None = 3600.0
@@ -44,6 +45,8 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"limit of {name} must be positive, found {value}")
+        if self.mebibytes is not None and self.mebibytes > LARGEST:
+            raise ValueError(f"limit of mebibytes must be at most {LARGEST}, found {self.mebibytes}")
 
 
 def isolated(task: Task, limits: Limits) -> list[Row]:
@@ -58,14 +61,14 @@ def isolated(task: Task, limits: Limits) -> list[Row]:
             _tell(process, pickle.dumps((task, limits.mebibytes)))
             code = process.wait(timeout=limits.seconds)
         except subprocess.TimeoutExpired:
-            return [task.key.row("failed", reason=f"ran longer than its limit of {limits.seconds:g} s")]
+            return [task.unanswered("failed", reason=f"ran longer than its limit of {limits.seconds:g} s")]
         finally:
             _end(process)
         answer.seek(0)
         if code == 0:
             rows: list[Row] = json.load(answer)
             return rows
-        return [task.key.row("failed", reason=_ending(code, said))]
+        return [task.unanswered("failed", reason=_ending(code, said))]
 
 
 def end_runs() -> None:

@@ -18,10 +18,9 @@ from moeopt.bench_measures import (
     summaries,
 )
 from moeopt.bench_rows import Row
-from moeopt.page import Figure, figure_grid, note_block, percent, rounded, section_block
+from moeopt.page import Figure, figure_grid, note_block, percent, section_block
 
 __all__ = [
-    "COLUMNS",
     "FIGURES",
     "Sweep",
     "counted",
@@ -29,13 +28,11 @@ __all__ = [
     "left_out",
     "placed_layers",
     "profile_section",
-    "summary_cells",
 ]
 
 LEAST = 1e-4  # share at the lower end of logarithmic sides
 POINTS = 120  # of a curve
 FIGURES = 12  # of a section
-COLUMNS = ("method", "runs", "failed", "proved", "share", "gap", "seconds", "saved", "held out", "MaxVio")
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Sweep:
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Sweep:
-        """Of rows about the same, the last."""
+        """Of rows about the same, the newest, see `moeopt.bench_measures.named_rows`."""
         return cls(tuple(named_rows(rows)))
 
     @cached_property
@@ -73,6 +70,11 @@ class Sweep:
         return found
 
     @cached_property
+    def parts(self) -> dict[str, Sweep]:
+        """A sweep a case, methods named as in the whole."""
+        return {case: Sweep(tuple(rows)) for case, rows in self.cases.items()}
+
+    @cached_property
     def bounds(self) -> dict[Place, int]:
         """The best verified bound of each layer."""
         return best_bounds(self.rows)
@@ -81,25 +83,6 @@ class Sweep:
         """Names in the order of their colours, empty for methods that a figure does not show."""
         shown = set(used)
         return tuple(one.method if one.method in shown else "" for one in self.methods[:STYLES])
-
-
-def summary_cells(sweep: Sweep) -> list[tuple[str, ...]]:
-    """A line a method under `COLUMNS`."""
-    return [
-        (
-            one.method,
-            str(one.runs),
-            str(one.failed),
-            f"{one.optimal}/{one.layers}",
-            percent(one.share),
-            percent(one.gap, digits=2),
-            rounded(one.seconds, ".3g"),
-            percent(one.reduction),
-            percent(one.held_out),
-            rounded(one.max_violation),
-        )
-        for one in sweep.methods
-    ]
 
 
 def profile_section(sweep: Sweep) -> str:

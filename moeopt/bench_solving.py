@@ -17,6 +17,7 @@ from moeopt.bench_rows import Key, Row, Task
 from moeopt.comparison import evaluate
 from moeopt.model_method import objection
 from moeopt.options import recorded, stated
+from moeopt.own_methods import method_identity
 from moeopt.problem import Problem
 from moeopt.reference import reference_cost
 from moeopt.result import Result
@@ -90,8 +91,8 @@ def tasks(question: Question, methods: Sequence[str], *, seeds: Sequence[int], s
     limit = (stop.seconds or 0.0) * len(problem.workload.layers)
     for seed in seeds:
         for name, method in zip(methods, chosen, strict=True):
-            run = Run(question, name, stop, Key(case, None, repr(method), seed, repr(stop)))
-            yield Task(run.key, measure, (run,), limit)
+            key = Key(case, None, method_identity(name, method), seed, repr(stop))
+            yield Task(key, measure, (Run(question, name, stop, key),), limit, name)
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,13 @@ class Run:
 
 
 def measure(run: Run) -> list[Row]:
-    """A row a layer, and one of all layers, which bears the key; ValueError when the recording has changed since."""
+    """A row a layer, and one of all layers, which bears the key; ValueError where recording or method have changed."""
     question, method, key = run.question, run.method, run.key
     traffic = question.trace()
     if (now := question.name(traffic)) != key.case:
         raise ValueError(f"{question.path}: holds {now} now, not {key.case}")
+    if (found := method_identity(method, registry.named_method(method))) != key.method:
+        raise ValueError(f"{method} has changed: it is {found} now, not {key.method}")
     seen, rest = traffic.split(question.held_out, seed=key.seed) if question.held_out else (traffic, None)
     problem = question.problem(seen)
     result = solve(problem, method, stop=run.stop, seed=key.seed, trace=seen)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from moeopt import storage
-from moeopt.bench_rows import SETTLED, Key, Outcome, Row, versions
+from moeopt.bench_checks import OUTCOMES, parsed
+from moeopt.bench_rows import SETTLED, Key, Row, versions
 
 __all__ = ["COLUMNS", "Store", "cells_of", "newest", "row_of"]
 
@@ -22,7 +23,6 @@ COLUMNS = (
     *("experiment", "case", "layer", "method", "seed", "stop", "versions", "machine"),
     *("outcome", "reason", "found", "wall_seconds", "peak_mib"),
 )
-OUTCOMES = get_args(Outcome)
 IDENTITY = 8  # columns: one row each
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -66,13 +66,11 @@ class Store:
 
     def rows(self, experiment: str) -> list[Row]:
         """All rows of an experiment, oldest first."""
-        if not self.path.exists():
-            return []
-        with self._open() as database:
-            found = database.execute(
-                f"SELECT {_NAMES} FROM rows WHERE experiment = ? ORDER BY number", (experiment,)
-            )
+        found = self._read(f"SELECT {_NAMES} FROM rows WHERE experiment = ? ORDER BY number", experiment)
+        try:
             return [row_of(cells) for cells in found]
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
     def latest(self, experiment: str) -> list[Row]:
         """The newest row of every key, an answer where there is one, whatever the versions and the machine."""
@@ -89,9 +87,7 @@ class Store:
 
     def last(self) -> int:
         """The number of the newest row; 0 without any."""
-        with self._open() as database:
-            (number,) = database.execute("SELECT ifnull(max(number), 0) FROM rows").fetchone()
-            return int(number)
+        return max((int(number or 0) for (number,) in self._read("SELECT max(number) FROM rows")), default=0)
 
     def forget(self, experiment: str, *, until: int) -> None:
         """Delete the rows of an experiment up to the one of this number."""
@@ -100,11 +96,42 @@ class Store:
 
     def experiments(self) -> list[str]:
         """Names of those that have rows, in the order of their first."""
-        if not self.path.exists():
+        found = self._read("SELECT experiment FROM rows GROUP BY experiment ORDER BY min(number)")
+        return [name for (name,) in found]
+
+    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """What a query finds; nothing where no file is, or an empty one. Nothing is written, nor left beside the file.
+
+        SQLite opens a closed store with a write-ahead log only where it may write beside it, and leaves files there;
+        so the store is first read as a file that nobody changes, and that is believed when nobody has.
+        """
+        before = self._state()
+        if before is None or not before[1]:
             return []
-        with self._open() as database:
-            found = database.execute("SELECT experiment FROM rows GROUP BY experiment ORDER BY min(number)")
-            return [name for (name,) in found]
+        quiet = not Path(f"{self.path}-wal").exists()
+        for mode in ["mode=ro&immutable=1", "mode=ro"] if quiet else ["mode=ro"]:
+            try:
+                found = self._queried(mode, query, values)
+            except sqlite3.Error as error:
+                if mode == "mode=ro" or self._state() == before:
+                    raise ValueError(f"{self.path}: {error}") from error
+            else:
+                if mode == "mode=ro" or self._state() == before:
+                    return found
+        raise RuntimeError("the last way to read a store either finds or raises")
+
+    def _queried(self, mode: str, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        address = f"{self.path.absolute().as_uri()}?{mode}"
+        with closing(sqlite3.connect(address, timeout=WAIT, isolation_level=None, uri=True)) as database:
+            return database.execute(query, values).fetchall() if _is_store(database, self.path) else []
+
+    def _state(self) -> tuple[int, int] | None:
+        """Changes with every write to the file; None where none is."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_size
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -133,14 +160,8 @@ def newest(rows: Iterable[Row]) -> list[Row]:
 def _check(database: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a store; ValueError for a file of somebody else, or of a later version."""
     database.execute("PRAGMA synchronous = FULL")
-    (mark,), (version,) = (
-        database.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-    )
-    if (mark, version) == (MARK, VERSION):
+    if _is_store(database, path):  # before anything is written to it
         return
-    if mark == MARK:
-        raise ValueError(f"{path}: a store of version {version}, this moeopt knows {VERSION}")
-    _check_empty(database, path)  # before anything is written to it
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("BEGIN IMMEDIATE")
     try:
@@ -152,6 +173,18 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
     except BaseException:
         database.execute("ROLLBACK")
         raise
+
+
+def _is_store(database: sqlite3.Connection, path: Path) -> bool:
+    """Whether it is a store, not empty; ValueError for a file of somebody else, or of a later version."""
+    (mark,), (version,) = (
+        database.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+    )
+    if mark == MARK and version != VERSION:
+        raise ValueError(f"{path}: a store of version {version}, this moeopt knows {VERSION}")
+    if mark != MARK:
+        _check_empty(database, path)
+    return bool(mark == MARK)
 
 
 def _check_empty(database: sqlite3.Connection, path: Path) -> None:
@@ -195,5 +228,5 @@ def row_of(cells: Sequence[Any]) -> Row:
     row: Row = dict(zip(COLUMNS[1:], cells[1:], strict=True))
     row["layer"] = None if row["layer"] == WHOLE else row["layer"]
     for name in ("versions", "machine", "found"):
-        row[name] = json.loads(row[name])
+        row[name] = parsed(row[name], column=name)
     return row

@@ -134,7 +134,7 @@ def _storable(rows: list[Row], task: Task) -> list[Row]:
         for row in rows:
             cells_of(row, "")
     except (ValueError, TypeError, KeyError) as error:
-        return [task.key.row("failed", reason=f"no rows to store: {type(error).__name__}: {error}")]
+        return [task.unanswered("failed", reason=f"no rows to store: {type(error).__name__}: {error}")]
     return rows
 
 
@@ -143,7 +143,7 @@ def _answer(future: Future[list[Row]], task: Task) -> list[Row]:
     try:
         return future.result()
     except Exception as error:
-        return [task.key.row("failed", reason=f"not run: {type(error).__name__}: {error}")]
+        return [task.unanswered("failed", reason=f"not run: {type(error).__name__}: {error}")]
 
 
 def _disputed(row: Row, reason: str) -> Row:

@@ -148,7 +148,7 @@ class Row:
 
     | field | holds |
     |---|---|
-    | method, seed, status, seconds | provenance; status of the weakest layer |
+    | method, seed, status, seconds | provenance; status of the weakest layer; a name that methods share is told apart |
     | fan_out | weighted as the objective is, on the traffic placed for; None without a placement or expert sets |
     | cost, bound | exact, summed over layers; the best verified bound of all methods compared with this seed |
     | certified_share | of the attainable saving |
@@ -199,6 +199,7 @@ def compare(
     own = None if trace is None or not (held_out or whole) else trace.layers(problem.workload.layer_ids)
     for method in whole:
         matching_trace(problem, own, name=method.name)
+    names = _told_apart(methods, chosen)
     rows: list[Row] = []
     for seed in seeds:
         seen, part, rest = problem, own, None
@@ -213,8 +214,20 @@ def compare(
             if result.status == "interrupted":
                 raise KeyboardInterrupt  # half a comparison compares nothing
             results.append(result)
-        rows += rows_of(seen, chosen, results=results, held_out=rest)
+        found = rows_of(seen, chosen, results=results, held_out=rest)
+        rows += [replace(row, method=name) for row, name in zip(found, names, strict=True)]
     return rows
+
+
+def _told_apart(asked: Sequence[str | Method], chosen: Sequence[Method]) -> list[str]:
+    """Names of methods; of different ones that share a name, how each was asked for."""
+    own: dict[str, set[str]] = {}
+    words = [item if isinstance(item, str) else repr(item) for item in asked]
+    for method, word in zip(chosen, words, strict=True):
+        own.setdefault(method.name, set()).add(word)
+    return [
+        word if len(own[method.name]) > 1 else method.name for method, word in zip(chosen, words, strict=True)
+    ]
 
 
 def rows_of(

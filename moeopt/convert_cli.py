@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from moeopt import flags
+from moeopt.terminal import show
 
 
 def convert(
@@ -30,6 +31,7 @@ def convert(
         Path | None,
         typer.Option(help="CSV or JSONL with the family and phase of each request.", show_default=False),
     ] = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Write a recording of any known format as a trace (Parquet); counts without tokens as a workload (JSON)."""
     from moeopt.options import layer_list
@@ -45,6 +47,16 @@ def convert(
     tokens = found.n_tokens if isinstance(found, Trace) else int(found.tokens.sum())
     kind = "tokens" if isinstance(found, Trace) else "tokens or activations, counts alone"
     layers_read = ranges([int(layer) for layer in found.layer_ids])
+    answer = {
+        "file": str(output),
+        "tokens": tokens,
+        "sets": isinstance(found, Trace),
+        "layers": [int(layer) for layer in found.layer_ids],
+        "experts": found.n_experts,
+    }
+    if as_json:
+        show(answer, list, as_json=True)
+        return
     typer.echo(
         f"{output}: {tokens:,} {kind}, {len(found.layer_ids)} layers x {found.n_experts} experts, "
         f"layers {layers_read}"

@@ -51,7 +51,10 @@ Seeds = Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each method.
 HeldOut = Annotated[float, typer.Option(help="Share of requests set aside, split anew for each seed.")]
 Null = Annotated[bool, typer.Option("--null", help="Shuffle co-activation away first: the control.")]
 Layers = Annotated[str | None, typer.Option(help="Layers by absolute id: 0-3,7. Default: all.")]
-Seconds = Annotated[float, typer.Option(help="Time limit per layer and method.")]
+Seconds = Annotated[
+    float,
+    typer.Option(help="Time limit per layer and method; checking what was proved comes on top."),
+]
 Workers = Annotated[
     int | None, typer.Option(help="Processes that solve layers in parallel. Default: the cores.")
 ]

@@ -79,7 +79,7 @@ def check_grouping(problem: GroupingProblem, proof: Proof) -> str:
             dual += value
         if common.min() < 0:
             raise ValueError(f"slack between requests sums to {common.min()} over the layers")
-        if dual != proof.numbers["dual"]:
+        if type(proof.numbers["dual"]) is not int or dual != proof.numbers["dual"]:
             raise ValueError(f"the numbers show {dual}, the certificate says {proof.numbers['dual']!r:.40}")
         if proof.bound > max(0, -(-dual // (2 * groups * scale))):  # no activation counts below 0
             raise ValueError(f"bound is {proof.bound}, proved are {dual} / {2 * groups * scale}")

@@ -156,6 +156,13 @@ class RowSearch:
         except ValueError as error:
             self.message = f"the bound is not certified: {error}"
             return
+        # Multipliers of a relaxation stopped early may prove less than none at all.
+        root = max(
+            (root, sparse([])),
+            key=lambda rows: model.dual(
+                rows, scale=scale_of(self.statement.unit), lower=model.lower, upper=model.upper
+            ),
+        )
         statement, fixing = self.statement, None
         offer: Callable[[NDArray[np.float64]], object] = self.consider
         if most_nodes and self.best.cost is not None and not isinstance(statement.formulation, Separable):

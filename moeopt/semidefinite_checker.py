@@ -135,8 +135,8 @@ def _proved(
         forces=whole_list("forces", numbers["forces"], count=len(cuts), low=0),
         together=None if decided is None else decided[upper] == TOGETHER,
     )
-    if value != numbers["dual"]:
-        raise ValueError(f"the multipliers show {value}, the certificate says {numbers['dual']}")
+    if type(numbers["dual"]) is not int or value != numbers["dual"]:
+        raise ValueError(f"the multipliers show {value}, the certificate says {numbers['dual']!r:.40}")
     last = matrix[-1]
     if not surely_positive(matrix[:-1, :-1] - last[:-1] - last[:-1, None] + last[-1]):
         raise ValueError("the slack matrix is not surely positive definite where the x sum to 0")

@@ -59,10 +59,11 @@ def spent() -> tuple[Problem, Trace, dict[str, object]]:
     return problem, trace, allocation.to_dict()
 
 
-def test_the_file_of_an_allocation_is_verified_without_a_solver(
+def test_the_file_of_an_allocation_states_its_problem_and_is_verified_without_a_solver(
     spent: tuple[Problem, Trace, dict[str, object]],
 ) -> None:
-    _, trace, document = spent
+    problem, trace, document = spent
+    assert document["problem"] == problem.fields()
     verdict = verify_allocation(document, trace)
     assert verdict.accepted, verdict.reason
     assert [claim for _, claim, _ in verdict.layers] == ["optimal", "optimal"]
@@ -75,7 +76,7 @@ def test_a_raised_bound_or_budget_is_refused(spent: tuple[Problem, Trace, dict[s
     assert "the file says" in verify_allocation({**document, "bound": bound + 1}, trace).reason
     assert "the file says" in verify_allocation({**document, "total_replicas": 4}, trace).reason
     assert "2 choices and 1 layers" in verify_allocation({**document, "certificates": [[None]]}, trace).reason
-    unproved = {**document, "certificates": [[None], [None]]}
+    unproved = {**document, "certificates": [[None] * 3] * 2}
     assert "without a certificate" in verify_allocation(unproved, trace).reason
     assert "copies are spent" in verify_allocation({**document, "replicas": [2, 2]}, trace).reason
 

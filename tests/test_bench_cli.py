@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import moeopt as mo
-from moeopt.bench_files import read_rows
+from moeopt.bench_files import read_rows, write_rows
 from moeopt.bench_page import page_of
 from moeopt.bench_rows import Row
 from moeopt.bench_solving import Question, measure, tasks
 from moeopt.bench_store import Store
+from tests import made_rows
 from tests.command_line import Run, caller, refused
 
 CASE = {"gpus": 4}
@@ -205,4 +208,107 @@ def test_what_the_referee_refutes_is_no_answer(run: Run, trace: Path, tmp_path: 
     (linear,) = run("bench", "report", store.path, "--json").document["methods"]
     assert (linear["runs"], linear["failed"], linear["seconds"]) == (1, 1, None)
     again = run("bench", "run", trace, "--gpus", 4, "--store", store.path, "--methods", "linear", "--json")
-    assert (again.code, again.document["reasons"]) == (1, ["Linear(), seed 0: costs 7, the result says 6"])
+    assert (again.code, again.document["reasons"]) == (1, ["linear, seed 0: costs 7, the result says 6"])
+
+
+OWN = """
+from dataclasses import dataclass
+
+import moeopt as mo
+
+
+@dataclass(frozen=True)
+class Grown(mo.Heuristic):
+    name = "grown"
+    summary = "as made by a test"
+
+    def search(self, problem, *, clock, rng, start):
+        yield problem.partition([expert % problem.cluster.gpus for expert in range(problem.workload.n_experts)])
+"""
+
+
+def test_methods_of_one_s_own_are_run_again_when_edited_and_not_taken_for_others(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    files = [tmp_path / f"{name}_grown_by_hand.py" for name in ("one", "other")]
+    for path in files:
+        path.write_text(OWN)
+    names = [f"{path}:Grown" for path in files]
+
+    def keys() -> list[str]:
+        asked = tasks(Question(trace, options=CASE), names, seeds=[0], stop=mo.Stop(seconds=1))
+        return [task.key.method for task in asked]
+
+    first = keys()
+    assert len(set(first)) == 2
+    files[0].write_text(OWN.replace("expert %", "-expert %"))
+    again = keys()
+    assert (again[0] != first[0], again[1]) == (True, first[1])
+    (task,) = tasks(Question(trace, options=CASE), names[1:], seeds=[0], stop=mo.Stop(seconds=1))
+    assert task.name == names[1]
+    files[1].write_text(OWN + "# edited\n")
+    with pytest.raises(ValueError, match="has changed: it is"):
+        measure(*task.arguments)
+
+
+def test_reports_of_two_stores_keep_the_rows_of_both_machines(trace: Path, run: Run, tmp_path: Path) -> None:
+    rows = asked(Question(trace, options=CASE), "linear")
+    for name, machine in (("a", {"cpu": "A", "cores": 2}), ("b", {"cpu": "B", "cores": 4})):
+        Store(tmp_path / f"{name}.sqlite").append(
+            [{**row, "machine": machine} for row in rows], experiment="sweep"
+        )
+    stores = [tmp_path / "a.sqlite", tmp_path / "b.sqlite"]
+    told = run("bench", "report", *stores, "--markdown", tmp_path / "a.md", "--json").document
+    assert told["rows"] == 2 * len(rows)
+    assert [one["method"] for one in told["methods"]] == ["linear, A, 2 cores", "linear, B, 4 cores"]
+    assert [one["case"] for one in told["methods"]] == [rows[0]["case"]] * 2
+    assert "| linear, B, 4 cores | 1 |" in (tmp_path / "a.md").read_text()
+    Store(stores[0]).append(Store(stores[1]).rows("sweep"), experiment="sweep")
+    assert run("bench", "export", stores[0], "-o", tmp_path / "a.csv", "--json").document["rows"] == 2 * len(
+        rows
+    )
+    assert run("bench", "report", tmp_path / "a.csv", "--json").document == told
+
+
+def test_reports_refuse_odd_files_by_name_and_leave_them_as_they_are(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    for words in (
+        ("report", tmp_path / "README.md"),
+        ("export", tmp_path / "README.md", "-o", tmp_path / "a.csv"),
+    ):
+        refused(run("bench", *words), "README.md: no rows of a sweep")
+    assert (tmp_path / "README.md").read_bytes() == b""
+    odd = made_rows.row("a", cost=5)
+    del odd["found"]["reference"]
+    write_rows([made_rows.row("a", cost=5), odd], tmp_path / "odd.csv")
+    refused(
+        run("bench", "report", tmp_path / "odd.csv"),
+        "odd.csv: row 2: found with a cost must have 'reference'",
+    )
+
+
+def test_more_memory_than_systems_count_is_refused(run: Run, trace: Path, tmp_path: Path) -> None:
+    words = ("bench", "run", trace, "--gpus", 4, "--store", tmp_path / "rows.sqlite")
+    refused(run(*words, "--memory", 99999999999999999), "--memory", "less than or equal to 1099511627776")
+
+
+def test_the_table_fits_a_terminal_whatever_a_method_is_called(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "Anneal(moves=10000, coolings=5, start=None, " + "x" * 90 + ")"
+    found: dict[str, Any] = {
+        "fan_out": 1.0,
+        "linear_fan_out": 2.0,
+        "held_out": {"fan_out": 1.1, "linear_fan_out": 2.0},
+    }
+    rows = [made_rows.row("a", layer=None, cost=5, seconds=1234.5, max_violation=12.34, **found)]
+    rows += [made_rows.row("a", cost=5, seed=seed) for seed in range(12)]
+    rows.append(made_rows.row("b", layer=None, outcome="failed", reason="ended by SIGKILL", settings=long))
+    Store(tmp_path / "rows.sqlite").append(rows, experiment="sweep")
+    answer = run("bench", "report", tmp_path / "rows.sqlite")
+    assert max(map(len, answer.out.splitlines())) <= 80
+    (line,) = [line for line in answer.out.splitlines() if line.startswith(" a ")]
+    assert line.split() == ["a", "1", "0/12", "–", "-50.0%", "-45.0%", "12.34", "1234.50"]
+    assert "0 of 1" in answer.out

@@ -24,6 +24,8 @@ from moeopt.bench_measures import (
     summaries,
     total_bounds,
 )
+from moeopt.bench_origins import stop_words, superseded
+from moeopt.stop import Stop
 from tests.made_rows import row
 
 POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2)), max_size=12)
@@ -153,7 +155,7 @@ def test_a_failed_run_bears_the_name_of_its_method_when_another_run_tells_it() -
 def test_settings_and_stops_are_told_apart_only_where_they_differ_on_a_case() -> None:
     short, long = "Stop(seconds=1.0, gap=0.0)", "Stop(seconds=9.0, gap=0.0)"
     apart = [row("a", cost=5, stop=short), row("a", cost=4, stop=long)]
-    assert [one["found"]["method"] for one in named_rows(apart)] == ["a, seconds=1.0", "a, seconds=9.0"]
+    assert [one["found"]["method"] for one in named_rows(apart)] == ["a, 1 s a layer", "a, 9 s a layer"]
     cases = [row("a", cost=5, stop=short), row("a", case="d", cost=4, stop=long)]
     assert [one["found"]["method"] for one in named_rows(cases)] == ["a", "a"]
     settings = [row("a", cost=5, settings=f"A(rounds={rounds}, step=1)") for rounds in (2, 3)]
@@ -162,3 +164,49 @@ def test_settings_and_stops_are_told_apart_only_where_they_differ_on_a_case() ->
     assert [one["found"]["method"] for one in named_rows(odd)] == ["a, A()", "a, A(1)"]
     assert "method" in odd[0]["found"]
     assert odd[0]["found"]["method"] == "a"  # rows that are given stay as they are
+
+
+def test_rows_of_the_same_run_elsewhere_are_told_apart() -> None:
+    here, there = row("a", cost=5), {**row("a", cost=4), "machine": {"cpu": "y", "cores": 8}}
+    older = {**here, "versions": {"python": "2"}}
+    named = named_rows([here, there, here])
+    assert [one["found"]["method"] for one in named] == ["a, x, 2 cores", "a, y, 8 cores"]
+    assert [one["found"]["cost"] for one in named] == [5, 4]
+    assert [one["found"]["method"] for one in named_rows([here, older])] == ["a, python 3", "a, python 2"]
+    spread = named_rows([here, {**there, "seed": 1}])  # runs shared out among machines
+    assert [one["found"]["method"] for one in spread] == ["a", "a"]
+
+
+def test_a_failure_elsewhere_is_told_and_hides_no_answer() -> None:
+    here = row("a", cost=5)
+    there = {**row("a", outcome="failed", reason="killed"), "machine": {"cpu": "y", "cores": 8}}
+    for rows in ([here, there], [there, here]):
+        (shown,) = named_rows(rows)
+        assert (shown["found"]["cost"], shown["found"]["method"]) == (5, "a")
+        assert superseded(rows, [shown]) == [
+            "1 failed row is not shown: on another machine or by other versions the same run has an answer."
+        ]
+    assert superseded([here, here], named_rows([here, here])) == []
+
+
+def test_sources_of_a_method_of_one_s_own_are_told_apart() -> None:
+    texts = [f"a(b).py:Own Own(size=1) [{digest}]" for digest in ("01234567", "89abcdef")]
+    rows = [row("a(b).py:Own", cost=5, settings=text) for text in texts]
+    names = ["a(b).py:Own, source 01234567", "a(b).py:Own, source 89abcdef"]
+    assert [one["found"]["method"] for one in named_rows(rows)] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (repr(Stop(seconds=1)), "1 s a layer"),
+        (repr(Stop(seconds=0.5, gap=0.01)), "0.5 s a layer or a gap of 1 %"),
+        (repr(Stop(seconds=None, candidates=2000)), "2,000 candidates a layer"),
+        (repr(Stop(seconds=None)), "no limit"),
+        ("Stop(seconds=soon)", "Stop(seconds=soon)"),
+        ("Stop(rounds=3)", "Stop(rounds=3)"),
+        ("by hand", "by hand"),
+    ],
+)
+def test_stops_are_told_in_words(text: str, words: str) -> None:
+    assert stop_words(text) == words

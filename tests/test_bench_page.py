@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import moeopt as mo
 from moeopt.bench_figures import Axis, Line, Mark, front_chart, placement_map, step_chart
-from moeopt.bench_page import SCRIPT, markdown_of, page_of
+from moeopt.bench_markdown import case_tables, markdown_of
+from moeopt.bench_page import SCRIPT, page_of
 from moeopt.bench_rows import Row
 from moeopt.bench_solving import Question, tasks
 from moeopt.stop import Stop
@@ -123,13 +124,26 @@ def test_rows_about_the_same_are_counted_once() -> None:
     assert page_of(sweep() + sweep()).count("<circle") == page_of(sweep()).count("<circle")
 
 
-def test_methods_that_did_not_run_everywhere_are_told() -> None:
-    assert "Not every method ran on every case" not in words(page_of(sweep()))
-    rows = sweep()[:-4]
-    assert "Not every method" not in words(page_of(rows))  # a seed is missing, no case
+def test_cases_have_tables_of_their_own_that_do_not_pool_what_ran_on_one_only() -> None:
     uneven = [one for one in sweep() if (one["case"], one["found"]["method"]) != ("case 1", "method 2")]
-    assert "(1 pairs are missing)" in words(page_of(uneven))
-    assert "(1 pairs are missing)" in markdown_of(uneven)
+    page, text = page_of(uneven), markdown_of(uneven)
+    tables = re.findall(r"<h3>(.*?)</h3>.*?<tbody>(.*?)</tbody>", page, re.DOTALL)
+    assert [(case, body.count("<tr>")) for case, body in tables] == [("case 0", 3), ("case 1", 2)]
+    parts = re.findall(r"\*\*(.*?)\*\*\n\n((?:\|.*\n)+)", text)
+    assert [(case, table.count("\n") - 2) for case, table in parts] == [("case 0", 3), ("case 1", 2)]
+    for one in (words(page), text):
+        assert "geometric mean of the runs, shifted by 10 s" in one
+
+
+def test_markdown_says_where_its_rows_come_from_and_what_not_to_compare() -> None:
+    rows = sweep()
+    text = markdown_of(rows)
+    assert text.endswith("\n- Machine: x, 2 cores\n- Versions: python 3\n- Stop: 1 s a layer\n")
+    assert "machines" not in text
+    mixed = markdown_of([{**rows[0], "machine": {"cpu": "Other", "cores": 64}}, *rows[1:]])
+    assert mixed.startswith("> These rows come from 2 machines: seconds do not compare between them.\n")
+    assert "- Machine: Other, 64 cores (1 of 48 rows)\n- Machine: x, 2 cores (47 of 48 rows)\n" in mixed
+    assert "machines" not in case_tables(rows)
 
 
 def test_gaps_go_by_the_best_bound_or_say_that_there_is_none() -> None:
@@ -199,9 +213,10 @@ def test_any_text_stays_text(case: str, method: str, reason: str) -> None:
 
 def test_markdown_has_a_line_a_method() -> None:
     lines = markdown_of(sweep()).splitlines()
-    assert lines[0].startswith("| method | runs | failed | proved |")
-    assert lines[2] == "| method 0 | 4 | 0 | 12/12 | 100.0 % | 0.00 % | 0.5 | 42.5 % | – | 0.50 |"
-    assert len(lines) == 7
+    assert lines[0] == "**case 0**"
+    assert lines[2].startswith("| method | runs | failed | proved |")
+    assert lines[4] == "| method 0 | 2 | 0 | 6/6 | 100.0 % | 0.00 % | 0.5 | 40.0 % | – | 0.50 |"
+    assert lines.index("**case 1**") == 8
 
 
 def test_rows_of_a_real_sweep_fill_every_section() -> None:
@@ -330,7 +345,7 @@ def column(page: str, at: int) -> list[str]:
 def test_a_browser_finds_nothing_wrong_and_makes_heads_buttons(tmp_path: Path) -> None:
     shown, said = browsed(page_of(sweep() + failures()), tmp_path)
     assert said == []
-    assert shown.count('<button type="button">') == 9 + 6
+    assert shown.count('<button type="button">') == 9 + 3 * 10 + 6
     assert column(shown, 1) == column(page_of(sweep() + failures()), 1)
 
 
@@ -354,6 +369,17 @@ def test_a_click_on_a_head_sorts_and_another_turns_the_order_around(tmp_path: Pa
     methods = column(shown, 1)
     assert methods == sorted(methods, key=str.lower, reverse=True)
     assert 'aria-sort="descending"' in shown
+
+
+def test_tables_of_methods_are_sorted_as_well(tmp_path: Path) -> None:
+    click = (
+        "const table = document.querySelector('.methods table');"
+        "const at = (name) => [...table.tHead.rows[0].cells].find((cell) => cell.textContent === name);"
+        "at('gap').firstChild.click(); at('gap').firstChild.click();"
+    )
+    shown, said = browsed(with_script(page_of(sweep()), click, allowed=True), tmp_path)
+    assert said == []
+    assert re.findall(r'<td class="word">(method \d)</td>', shown)[:3] == ["method 2", "method 1", "method 0"]
 
 
 def test_a_script_that_is_not_the_page_s_own_is_refused(tmp_path: Path) -> None:

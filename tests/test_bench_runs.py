@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from moeopt.bench_rows import perform
 from moeopt.bench_runs import Limits, isolated
-from tests.bench_tasks import alive, task
+from tests.bench_tasks import alive, broken, task
 
 LIMITS = Limits(seconds=60.0, mebibytes=2048)
 PATIENCE = 20.0
@@ -77,3 +79,16 @@ def test_a_run_ends_with_the_process_that_waits_for_it(tmp_path: Path) -> None:
 def test_limits_are_positive(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"limit of {name} must be positive, found {value}"):
         Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def test_limits_are_numbers_that_systems_count_in() -> None:
+    with pytest.raises(ValueError, match="limit of mebibytes must be at most 1099511627776, found 10000"):
+        Limits(mebibytes=10**16)
+
+
+def test_a_run_that_is_ended_bears_the_name_asked_for() -> None:
+    named = replace(task("a", "leave"), name="own.py:Grown")
+    (row,) = isolated(named, LIMITS)
+    assert (row["outcome"], row["found"]) == ("failed", {"method": "own.py:Grown"})
+    (row,) = perform(replace(named, measure=broken, arguments=("a",)))
+    assert row["found"] == {"method": "own.py:Grown"}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import re
 import sqlite3
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.kills import ROWS, TASKS, kill, measured
+from moeopt.bench_checks import check_row, check_sweep_row
 from moeopt.bench_files import collect, publish, read_rows, write_rows
 from moeopt.bench_rows import Key, Row, versions
-from moeopt.bench_store import Store
+from moeopt.bench_store import COLUMNS, Store, cells_of
 from tests.bench_tasks import key_of
+from tests.made_rows import row as made_row
 
 TRIED = "made-up"
 OUTCOMES = ("done", "unsupported", "skipped", "failed")
@@ -215,3 +221,112 @@ def test_kills_find_a_store_that_is_careless_or_forgetful(tmp_path: Path) -> Non
 def test_the_tasks_of_a_kill_are_what_it_counts() -> None:
     assert [row["layer"] for row in measured("a")] == [*range(ROWS - 1), None]
     assert TASKS > 1
+
+
+def test_reading_writes_nothing_and_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
+    store = Store(tmp_path / "rows.sqlite")
+    (tmp_path / "empty").touch()
+    assert Store(tmp_path / "empty").rows(TRIED) == []
+    assert (tmp_path / "empty").read_bytes() == b""
+    assert (store.rows(TRIED), store.last(), store.experiments()) == ([], 0, [])
+    assert not store.path.exists()
+    store.append([key_of("a").row("done")], experiment=TRIED)
+    before = store.path.read_bytes()
+    assert (len(store.rows(TRIED)), store.last(), store.experiments()) == (1, 1, [TRIED])
+    assert store.path.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "rows.sqlite"]
+
+
+def test_rows_that_are_only_in_the_log_are_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "rows.sqlite")
+    store.append([key_of("a").row("done")], experiment=TRIED)
+    with closing(sqlite3.connect(store.path)) as database:
+        database.execute("SELECT * FROM rows").fetchall()  # the log stays while somebody has it open
+        store.append([key_of("b").row("done")], experiment=TRIED)
+        assert (tmp_path / "rows.sqlite-wal").exists()
+        assert [row["case"] for row in store.rows(TRIED)] == ["a", "b"]
+
+
+def test_a_store_in_a_folder_that_may_not_be_written_to_is_read() -> None:
+    with TemporaryDirectory() as name:
+        folder, user = Path(name), os.geteuid()
+        store = Store(folder / "rows.sqlite")
+        store.append([key_of("a").row("done")], experiment=TRIED)
+        folder.chmod(0o555)
+        if user == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            assert len(store.rows(TRIED)) == 1
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)
+
+
+def _odd(**changed: Any) -> list[Any]:
+    row = key_of("a").row("done", method="linear", status="feasible", seconds=1.0, max_violation=0.5)
+    cells = dict(zip(COLUMNS, cells_of(row, TRIED), strict=True))
+    return list((cells | changed).values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"found": "[]"}, "found must be an object, found []"),
+        ({"found": "{"}, "found must be JSON, found '{'"),
+        ({"found": '{"cost":NaN}'}, "found must be JSON, found '{\"cost\":NaN}': NaN is no number"),
+        ({"found": "[" * 100_000}, "found must be JSON"),
+        ({"versions": "3"}, "versions must be an object of texts, found 3"),
+        ({"machine": "null"}, "machine must be an object, found None"),
+        ({"outcome": "what"}, "outcome must be one of done, unsupported, skipped, failed, found 'what'"),
+        ({"wall_seconds": "nan"}, "wall_seconds must be a finite number from 0 on or nothing, found nan"),
+        ({"peak_mib": "much"}, "peak_mib must be a number or nothing, found 'much'"),
+        ({"seed": "1e5"}, "seed must be a whole number, found '1e5'"),
+        ({"layer": "-2"}, "layer must be a whole number from 0 on, -1 for all layers or nothing, found -2"),
+    ],
+)
+def test_odd_cells_are_refused_by_file_row_and_rule(
+    tmp_path: Path, changed: dict[str, Any], rule: str
+) -> None:
+    path = tmp_path / "odd.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, _odd(), _odd(**changed)])
+    with pytest.raises(ValueError, match=re.escape(f"odd.csv: no rows of a benchmark: row 2: {rule}")):
+        read_rows(path)
+
+
+def test_tables_without_rows_cells_or_columns_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.csv"
+    for lines, rule in (
+        ([], "columns must be"),
+        ([COLUMNS, ["short"]], "row 1: 13 cells are wanted, found 1"),
+    ):
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+        with pytest.raises(ValueError, match=re.escape(f"odd.csv: no rows of a benchmark: {rule}")):
+            read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"reference": None}, "reference of found must be a finite number from 0 on, found None"),
+        ({"cost": "x"}, "cost of found must be a whole number from 0 on or nothing, found 'x'"),
+        ({"cost": True}, "cost of found"),
+        ({"steps": [[1]]}, "steps of found must be a list of [seconds, cost, bound]"),
+        ({"hosts": [[-1]]}, "hosts of found must be a list of the GPUs of each expert"),
+        ({"gpus": 10**12}, "gpus of found must be a whole number from 0 to 1,000,000"),
+        ({"seconds": -11}, "seconds of found must be a finite number from 0 on"),
+        ({"held_out": 3}, "held_out of found must be an object with two fan-outs or nothing, found 3"),
+    ],
+)
+def test_what_reports_read_of_a_sweep_has_rules_of_its_own(changed: dict[str, Any], rule: str) -> None:
+    row = made_row("a", cost=5)
+    check_row(row)
+    check_sweep_row(row)
+    with pytest.raises(ValueError, match=re.escape(rule)):
+        check_sweep_row({**row, "found": {**row["found"], **changed}})
+    for name in ("reference", "seconds", "status"):
+        less = {key: value for key, value in row["found"].items() if key != name}
+        with pytest.raises(ValueError, match=f"must have '{name}'"):
+            check_sweep_row({**row, "found": less})
+    check_sweep_row(key_of("a").row("failed"))

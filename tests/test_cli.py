@@ -99,6 +99,8 @@ def test_a_trace_goes_all_the_way_from_recording_to_engine(tmp_path: Path) -> No
         return found.stdout
 
     assert "400 tokens, 2 layers x 8 experts" in call("convert", "trace.npz", "-o", "trace.parquet")
+    converted = json.loads(call("convert", "trace.npz", "-o", "trace.parquet", "--json"))
+    assert converted == {"file": "trace.parquet", "tokens": 400, "sets": True, "layers": [0, 1], "experts": 8}
     assert "synthetic: layers" in call("profile", "trace.parquet")
     options = ("--gpus", 4, "--workers", 1, "--json", "-o", "placement.json", "--certificate", "proof.json")
     answer = json.loads(call("place", "trace.parquet", *options))

@@ -106,6 +106,11 @@ def test_wrong_numbers_are_named(change: Callable[[dict[str, Any]], object], wor
     assert words in verdict(change)
 
 
+def test_the_dual_is_a_whole_number() -> None:
+    equal = float(proved()[1].numbers["dual"])
+    assert verdict(put("dual", equal)).endswith(f"the certificate says {equal!r:.40}")
+
+
 def test_slack_between_requests_may_not_be_negative_over_the_layers() -> None:
     def lower(numbers: dict[str, Any]) -> None:
         for layer in numbers["layers"]:

@@ -12,6 +12,7 @@ import pytest
 import moeopt as mo
 from moeopt import registry
 from moeopt.exact import Exact
+from moeopt.own_methods import method_identity
 from tests.command_line import Run
 
 REVERSED = """
@@ -108,3 +109,60 @@ def test_files_that_cannot_be_imported_are_named(tmp_path: Path, monkeypatch: py
         registry.named_method(f"{tmp_path}/random.py:Reversed")
     with pytest.raises(ValueError, match="no_such_module:Reversed cannot be imported: ModuleNotFoundError"):
         registry.named_method("no_such_module:Reversed")
+
+
+@pytest.mark.parametrize("place", [":", ":X", "..own:Grown", "a b:X", "a:b:X", "/:X"])
+def test_places_that_are_neither_module_nor_file_are_refused(place: str) -> None:
+    source = place.rpartition(":")[0]
+    with pytest.raises(
+        ValueError, match=re.escape(f"{place}: a module or file.py is wanted, found {source!r}")
+    ):
+        registry.named_method(place)
+
+
+def test_a_file_without_its_suffix_is_told_what_was_meant(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(written.parent)
+    meant = r"found './written_by_hand'; did you mean \./written_by_hand\.py:Reversed\?"
+    with pytest.raises(ValueError, match=meant):
+        registry.named_method("./written_by_hand:Reversed")
+    dotted = written.with_name("written.twice.py")
+    dotted.write_text(REVERSED)
+    with pytest.raises(ValueError, match="the name of a module has no dots, the file needs another name"):
+        registry.named_method(f"{dotted}:Reversed")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("raise ValueError('inner')", "ValueError: inner"), ("raise SystemExit(3)", "SystemExit: 3")],
+)
+def test_a_module_that_raises_or_ends_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, reason: str
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "ends_by_hand.py").write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=re.escape(f"ends_by_hand.py cannot be imported: {reason}")):
+        registry.named_method(f"{tmp_path}/ends_by_hand.py:Any")
+
+
+def test_a_method_is_told_from_others_by_its_place_and_its_source(written: Path) -> None:
+    place = f"{written}:Reversed"
+    method = registry.named_method(place)
+    told = method_identity(place, method)
+    assert re.fullmatch(re.escape(f"{place} Reversed() ") + r"\[[0-9a-f]{8}\]", told)
+    assert method_identity(f"./{place}", method) != told
+    written.write_text(REVERSED + "\n# edited\n")
+    assert method_identity(place, method) != told
+    swap = registry.named_method("swap")
+    assert method_identity("swap", swap) == repr(swap)
+    own = method_identity("moeopt_formulations.pairs:Pairs", registry.named_method("pairs"))
+    assert own.startswith("moeopt_formulations.pairs:Pairs Exact(formulation=Pairs(")
+
+
+def test_methods_that_share_a_name_are_compared_under_what_was_asked_for(written: Path) -> None:
+    problem = mo.Problem.from_trace(mo.sample("tiny-moe").layers([0]), mo.Cluster.of(gpus=8, slots=4))
+    other = written.with_name("written_again_by_hand.py")
+    other.write_text(REVERSED)
+    rows = mo.compare(problem, ["linear", f"{written}:Reversed", f"{other}:Reversed"])
+    assert [row.method for row in rows] == ["linear", f"{written}:Reversed", f"{other}:Reversed"]

@@ -20,7 +20,9 @@ from moeopt.problem import Problem
 from moeopt.result import Result
 from moeopt.rows import solve_model, solve_rows
 from moeopt.rows_tree_checker import check_rows
+from moeopt.rowsearch import RowSearch
 from moeopt.solvers.door import Session, installed
+from moeopt.statements import named_formulation
 from moeopt.stop import Stop
 from moeopt.testing import brute_force
 from moeopt.trace import Trace
@@ -248,6 +250,29 @@ def test_without_time_a_model_keeps_its_start_and_claims_nothing(session: Sessio
     assert (answer.bound, answer.proof, answer.claimed_bound) == (None, None, None)
     nothing = solve_model(Balance(), problem, stop=Stop(seconds=1e-9), session=session)
     assert (nothing.status, nothing.answer, nothing.cost) == ("none-found", None, None)
+
+
+def test_multipliers_of_a_relaxation_stopped_early_prove_no_less_than_none_at_all(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cost is never negative, which takes no multipliers to prove."""
+    rng = np.random.default_rng(0)
+    trace = Trace(np.array([[rng.permutation(5)[:2]] for _ in range(40)]), 5)
+    problem = Problem.from_trace(trace, Cluster(1, 3, 3), replicas=2)
+    relax = RowSearch.relax
+
+    def hasty(search: RowSearch) -> None:
+        relax(search)
+        assert search.duals is not None
+        search.duals = rng.normal(size=search.duals.size) * 50
+
+    monkeypatch.setattr(RowSearch, "relax", hasty)
+    monkeypatch.setattr(RowSearch, "search", lambda _: None)
+    monkeypatch.setattr(RowSearch, "close", lambda _: None)
+    answer = solve_model(named_formulation("replicated"), problem, stop=EXACT, session=session)
+    assert answer.bound == 0
+    assert answer.proof is not None
+    assert check_rows(problem, answer.proof) == ""
 
 
 def test_a_model_is_solved_by_a_solver_of_whole_columns_alone() -> None:

@@ -97,6 +97,9 @@ def test_every_changed_number_is_refused(objective: str) -> None:
         for at in (0, len(level[name]) - 1) if level[name] else ():
             assert altered(more(name, at))
     assert altered(lambda level: level.update(dual=level["dual"] + 1)).endswith(str(level["dual"] + 1))
+    assert altered(lambda level: level.update(dual=float(level["dual"]))).endswith(
+        f"says {float(level['dual'])}"
+    )
     assert altered(lambda level: level.update(scale=2 * level["scale"]))
     if level["references"]:
         changed = "/" * len(level["references"][0])  # everybody together: other lines
