@@ -17,6 +17,8 @@ from moeopt.solvers.protocol import read_frame, write_frame
 
 __all__ = ["Process", "WorkerDied"]
 
+MOST_WORDS = 2000  # characters of what a dead worker said
+
 
 class WorkerDied(RuntimeError):
     """The worker process ended without an answer: crashed, killed, or out of memory."""
@@ -92,8 +94,16 @@ class Process:
             return "the solver worker closed its pipe"
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._log.seek(0)
-        words = self._log.read().decode(errors="replace").strip()
-        return f"the solver worker ended without an answer ({how})" + (f": {words[-2000:]}" if words else "")
+        words = _last_words(self._log.read().decode(errors="replace"))
+        return f"the solver worker ended without an answer ({how})" + (f": {words}" if words else "")
+
+
+def _last_words(text: str) -> str:
+    """The end of what a worker said, each line once; of a traceback its last line alone, for frames name no cause."""
+    lines = dict.fromkeys(
+        line for line in text.strip().splitlines() if line and not line.startswith(("Traceback ", "  "))
+    )
+    return "\n".join(lines)[-MOST_WORDS:]
 
 
 def _drain(stream: RawIOBase, inbox: SimpleQueue[tuple[int, str, Any] | None]) -> None:
