@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moeopt.profile_figures import bar_chart, heat_map, line_chart
-from moeopt.profile_topic import Figure, Topic, layer_ids, mean_known, objective, percent, rounded
+from moeopt.profile_topic import Figure, Topic, mean_known, objective, percent, rounded
 
 if TYPE_CHECKING:
     from moeopt.characteristics import LayerProfile, Profile
@@ -67,16 +67,16 @@ def _pair_figure(picture: PairPicture, association: Association, profile: Profil
 def flow_topic(profile: Profile) -> Topic:
     """What a layer tells of the next."""
     title, layers = "From layer to layer", profile.layers
-    found = [layer.flow for layer in layers if layer.flow is not None]
+    known = {layer.layer: layer.flow for layer in layers if layer.flow is not None}  # the last layer has none
+    found = list(known.values())
     if not found:
         return Topic(title, (), (), (), "", "", "", profile.missing.get("flow", "not known"))
-    values = [layer.flow.excess if layer.flow is not None else None for layer in layers]
     mean, noise = float(np.mean([one.excess for one in found])), float(np.mean([one.noise for one in found]))
     strong = mean > noise + WEAK
     chart = bar_chart(
-        [None if value is None else 100 * value for value in values],
-        names=layer_ids(profile),
-        axis="layer",
+        [100 * one.excess for one in found],
+        names=list(known),
+        axis="from layer",
         label="Excess of transfers to the next layer shown, percent",
         line=100 * noise,
     )
