@@ -1,5 +1,6 @@
 """The verbs of the library: solve, verify, export."""
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -162,11 +163,14 @@ def _solve_layer(
 
 def _unsolved(method: Method, problem: Problem, seed: int) -> Result:
     """A layer that the user's interrupt left without a placement."""
+    from moeopt.heuristics.linear import Linear
     from moeopt.heuristics.lpt import Lpt
 
-    stand_in = Lpt().solve(problem, stop=Stop(), seed=seed)
-    message = "interrupted before anything was found: placed by lpt"
-    return replace(stand_in, status="interrupted", method=repr(method), message=message)
+    quick = [Lpt(), *([] if refusal(Linear(), problem) else [Linear()])]
+    found = {one.name: one.solve(problem, stop=Stop(), seed=seed) for one in quick}
+    name = min(found, key=lambda one: math.inf if (cost := found[one].cost) is None else cost)
+    message = f"interrupted before anything was found: placed by {name}"
+    return replace(found[name], status="interrupted", method=repr(method), message=message)
 
 
 def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) -> Any:
