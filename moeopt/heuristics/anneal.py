@@ -20,6 +20,8 @@ SOFT, STIFF = 0.1, 2.0  # stiffness of the load caps when hot and when cold
 SETTLED = 0.6  # of a cooling, from where on placements are proposed
 LOOKS = 2  # proposals of a cooling from there on
 OPENING, LONG = 0.05, 0.55  # of the time: the first cooling; of what is left: each further one
+FEW = 0.125  # copies an expert, up to which greedy ones are ahead of what a first cooling finds
+GREEDY = 0.2  # of the time at most: those greedy ones
 SHORT = 4.0  # seconds for which an opening, and judging on the way, would cost more than it gives
 HARDENINGS = 8  # at most, of the caps, where they are not kept when cold
 LAST = 25  # of the moves, one more at the end for each hardening, and one at temperature 0
@@ -72,19 +74,25 @@ class Anneal(Heuristic):
     def search(
         self, problem: Problem, *, clock: Clock, rng: np.random.Generator, start: Placement | None
     ) -> Iterator[Placement]:
-        """Where each cooling passes and ends; the first one begins at `start`, later ones where one ended best."""
+        """Where each cooling passes and ends; they begin at `start`, or at greedy copies, then where one ended best."""
         from moeopt.annealing import Annealing, filled
 
         free = replace(problem, load_tolerance=None)
-        hosts = np.zeros((problem.workload.n_experts, problem.cluster.gpus), bool)
-        if start is not None and not free.violation(start):
-            hosts = start.hosts[0]
         if (
             problem.load_caps is not None
         ):  # something within the tolerance: a judgement may take all the time left
             yield from Eplb().search(problem, clock=clock, rng=rng, start=None)
-        hosts = filled(hosts, problem, rng=rng)
+        elif 0 < problem.replicas <= FEW * problem.workload.n_experts and (
+            start is None or free.violation(start)
+        ):
+            for start in Replicate().search(problem, clock=clock.part(GREEDY), rng=rng, start=None):
+                yield start
+        hosts = np.zeros((problem.workload.n_experts, problem.cluster.gpus), bool)
         least = np.inf
+        if start is not None and not free.violation(start):
+            hosts = start.hosts[0]
+            least = problem.cost(start) if not problem.violation(start) else np.inf
+        hosts = filled(hosts, problem, rng=rng)
         for cooling, pace in enumerate(self._paces(clock)):
             state = Annealing.of(problem, hosts)
             for _ in self._cool(state, pace, rng, hot=self.warm if cooling % 2 else self.hot):

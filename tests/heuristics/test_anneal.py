@@ -263,3 +263,33 @@ def test_what_the_first_judgement_leaves_no_time_for_is_there_already() -> None:
     later = Anneal(moves=50, coolings=1).solve(problem, stop=FREELY, seed=0)
     assert later.cost is not None
     assert later.cost <= balanced.cost
+
+
+def test_few_copies_begin_where_greedy_copies_end() -> None:
+    problem = example(replicas=1)
+    greedy = list(Replicate().search(problem, clock=FREELY.start(), rng=np.random.default_rng(3), start=None))
+    found = BRIEF.search(problem, clock=FREELY.start(), rng=np.random.default_rng(3), start=None)
+    assert [next(found) for _ in greedy] == greedy
+    many = BRIEF.search(example(replicas=3), clock=FREELY.start(), rng=np.random.default_rng(3), start=None)
+    assert next(many) != greedy[0]
+
+
+def test_coolings_go_on_from_a_start_until_they_beat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = example(replicas=3)
+    best = min(
+        BRIEF.search(problem, clock=FREELY.start(), rng=np.random.default_rng(0), start=None),
+        key=problem.cost,
+    )
+    begun: list[Any] = []
+    of = Annealing.of
+
+    def noted(asked: Problem, hosts: Any) -> Annealing:
+        begun.append(hosts.copy())
+        return of(asked, hosts)
+
+    monkeypatch.setattr(Annealing, "of", noted)
+    hopeless = Anneal(moves=1, coolings=3, hot=9.0, warm=9.0, cold=8.0)
+    list(hopeless.search(problem, clock=FREELY.start(), rng=np.random.default_rng(1), start=best))
+    costs = [problem.cost(problem.plan(Copies.of(problem, hosts).placement(problem))) for hosts in begun]
+    assert costs == sorted(costs, reverse=True)
+    assert len(costs) == 3
