@@ -16,7 +16,7 @@ from benchmarks.run import RESULTS, shown, store_in
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
 from moeopt.bench_files import collect, publish, write_rows
 from moeopt.bench_page import page_of
-from moeopt.bench_rows import Row
+from moeopt.bench_rows import Key, Row
 from moeopt.bench_runs import Limits
 from moeopt.bench_store import Store
 from moeopt.bench_sweep import forecast, left, sweep
@@ -89,6 +89,14 @@ def _run(experiment: Experiment, store: Store, limit: int | None = None, *, agai
         contradiction=experiment.contradiction,
     )
     return store.latest(name)
+
+
+def unshown(experiment: Experiment, *, folder: Path = RESULTS) -> list[Key]:
+    """What an experiment asks and the folder's rows do not answer, whatever the versions and the machine."""
+    if not experiment.stored:
+        return []
+    known = {Key.of(row) for row in shown(experiment.name, folder=folder)}
+    return [task.key for task in experiment.tasks() if task.key not in known]
 
 
 @app.command()
@@ -176,9 +184,10 @@ def show(
 
 @app.command("list")
 def list_all() -> None:
-    """Experiments and cases."""
+    """Experiments, with the tasks whose rows are not shown yet, and cases."""
     for experiment in EXPERIMENTS.values():
-        typer.echo(f"{experiment.name:14} {experiment.summary}")
+        missing = f" ({len(gone)} tasks to go)" if (gone := unshown(experiment)) else ""
+        typer.echo(f"{experiment.name:14} {experiment.summary}{missing}")
     typer.echo("")
     for case in CASES.values():
         typer.echo(f"{case.name:32} {case.gpus} GPUs x {case.slots}, {case.objective}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.__main__ import app
+from benchmarks.__main__ import app, unshown
 from benchmarks.run import shown, store_in
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
 from benchmarks.trials import contradiction
@@ -59,6 +59,22 @@ def test_what_is_forgotten_runs_again(tmp_path: Path, monkeypatch: pytest.Monkey
     counts = ("1 runs to go", "0 runs to go", "1 runs to go")
     for more, count in zip(([], [], ["--again"]), counts, strict=True):
         assert f"made-up: {count}" in CliRunner().invoke(app, [*options, *more]).output
+
+
+def test_tasks_without_rows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [task("a", 0, 5)]
+    one = Experiment("made-up", "two problems", lambda: made)
+    monkeypatch.setitem(EXPERIMENTS, "made-up", one)
+    CliRunner().invoke(app, ["run", "made-up", "--folder", str(tmp_path)])
+    assert unshown(one, folder=tmp_path) == []
+    made.append(task("b", 0, 9))
+    assert unshown(one, folder=tmp_path) == [made[1].key]
+    assert "two problems (2 tasks to go)" in CliRunner().invoke(app, ["list"]).output
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_task_of_an_experiment_has_its_rows_shown(name: str) -> None:
+    assert unshown(EXPERIMENTS[name]) == []
 
 
 def test_an_unknown_experiment_is_named_with_those_there_are() -> None:
