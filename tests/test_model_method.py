@@ -133,11 +133,15 @@ def test_an_interrupt_keeps_what_was_found() -> None:
     assert all(part.status == "interrupted" for part in result.layers)
 
 
-def test_an_interrupt_before_anything_was_found_gives_every_layer_that_of_lpt() -> None:
+def test_an_interrupt_before_anything_was_found_gives_every_layer_the_cheaper_of_two_quick_ones() -> None:
     result = solved(given(interrupts=True))
     assert result.status == "interrupted"
-    lpt = mo.solve(PROBLEM, Lpt(), stop=FREELY)
-    assert result.placement == lpt.placement
+    lpt, linear = (mo.solve(PROBLEM, method, stop=FREELY) for method in (Lpt(), Linear()))
+    least = [
+        min(one.cost or 0, other.cost or 0) for one, other in zip(lpt.layers, linear.layers, strict=True)
+    ]
+    assert result.placement is not None
+    assert PROBLEM.cost(result.placement) == result.cost == sum(least)
     assert result.method == repr(given(interrupts=True))
 
 

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app, unshown
+from benchmarks.cases import FILES, folder
 from benchmarks.run import shown, store_in
 from benchmarks.suite import EXPERIMENTS, Experiment, trouble
 from benchmarks.trials import contradiction
@@ -74,6 +75,9 @@ def test_tasks_without_rows_are_counted(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_task_of_an_experiment_has_its_rows_shown(name: str) -> None:
+    missing = [path.name for path in map(folder().joinpath, FILES.values()) if not path.exists()]
+    if missing and name == "races":
+        pytest.skip(f"{missing[0]} is not there: its tasks are named by the content")
     assert unshown(EXPERIMENTS[name]) == []
 
 
