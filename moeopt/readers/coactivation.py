@@ -1,6 +1,7 @@
 """Loads and pair counts of every layer as one JSON object: what recorders keep where no tokens may leave."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,7 +43,7 @@ class Coactivation:
             return False
         with path.open("rb") as file:
             start = file.read(START)
-        return all(f'"{name}"'.encode() in start for name in FIELDS)
+        return all(re.search(rf'"{name}"\s*:'.encode(), start) for name in FIELDS)  # as fields, not as texts
 
     def read(self, path: Path, supplement: Supplement) -> Workload:
         if (size := path.stat().st_size) > self.limit:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from moeopt.expert_sets import ExpertSets
 from moeopt.load_counts import load_workload
@@ -33,6 +33,7 @@ def known(trace: Trace) -> list[Workload]:
 
 
 @settings(max_examples=25, deadline=None)
+@example(trace=Trace(np.array([[[0, 1]], [[2, 1]]]), 3, families=("pairs",), model="heat"))
 @given(trace=traces())
 def test_a_workload_comes_back_from_its_document(
     trace: Trace, tmp_path_factory: pytest.TempPathFactory
