@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -83,6 +84,11 @@ def expect(document: object, *, kind: str, version: int = 1) -> dict[str, Any]:
     if type(document.get("version")) is not int or document["version"] != version:
         raise ValueError(f"version of {kind} must be {version}, found {document.get('version')!r:.80}")
     return cast(dict[str, Any], document)
+
+
+def has_field(content: bytes, name: str) -> bool:
+    """Whether a JSON document, or its beginning, names such a field at any depth; a text of that name is none."""
+    return re.search(rf'"{re.escape(name)}"\s*:'.encode(), content) is not None
 
 
 def field(document: Mapping[str, Any], name: str, *, kind: type | tuple[type, ...]) -> Any:

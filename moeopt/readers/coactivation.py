@@ -1,7 +1,6 @@
 """Loads and pair counts of every layer as one JSON object: what recorders keep where no tokens may leave."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,7 +42,7 @@ class Coactivation:
             return False
         with path.open("rb") as file:
             start = file.read(START)
-        return all(re.search(rf'"{name}"\s*:'.encode(), start) for name in FIELDS)  # as fields, not as texts
+        return all(storage.has_field(start, name) for name in FIELDS)
 
     def read(self, path: Path, supplement: Supplement) -> Workload:
         if (size := path.stat().st_size) > self.limit:

@@ -65,7 +65,7 @@ class Loads:
             if head.lstrip().startswith(b"{"):
                 with path.open("rb") as file:
                     start = file.read(START)
-                return all(f'"{name}"'.encode() in start for name in (HISTORY, STEP))
+                return all(storage.has_field(start, name) for name in (HISTORY, STEP))
         except (ValueError, *DAMAGE):
             return False
         return head.startswith(PICKLES) or bool(NESTED.match(head))

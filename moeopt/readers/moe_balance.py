@@ -12,6 +12,7 @@ from moeopt import route_columns as columns
 from moeopt.arrow_files import json_table
 from moeopt.readers.routed_experts import RoutedRequest, trace_of
 from moeopt.route_rows import Routes, routed_trace
+from moeopt.storage import has_field
 from moeopt.supplement import Supplement
 from moeopt.trace import Trace
 
@@ -52,7 +53,8 @@ class MoeBalance:
             return False
         with path.open("rb") as file:
             start = file.read(START).lstrip().partition(b"\n")[0]
-        return b'"batch_id"' in start and (b'"topk_experts"' in start or b'"origin_rows"' in start)
+        rows = ("topk_experts", "origin_rows")
+        return has_field(start, "batch_id") and any(has_field(start, name) for name in rows)
 
     def read(self, path: Path, supplement: Supplement) -> Trace:
         with path.open("rb") as file:

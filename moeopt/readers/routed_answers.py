@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moeopt.array_files import array_content
 from moeopt.readers.routed_experts import RoutedRequest, trace_of
+from moeopt.storage import has_field
 from moeopt.supplement import Supplement
 from moeopt.trace import Trace
 
@@ -55,7 +56,7 @@ class RoutedAnswers:
             return False
         with path.open("rb") as file:
             start = file.read(START)
-        return f'"{FIELD}"'.encode() in start
+        return has_field(start, FIELD)
 
     def read(self, path: Path, supplement: Supplement) -> Trace:
         if (size := path.stat().st_size) > self.limit:

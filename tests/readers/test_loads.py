@@ -180,7 +180,10 @@ def test_halves_of_a_history_do_not_add_up_to_wholes(tmp_path: Path) -> None:
         (history([[True]]), "layer 0: a load is a number, found bool"),
         (history([["1"]]), "layer 0: a load is a number, found str"),
         (history([[10**40]]), "step 0 of the history: loads must be numbers"),
-        ({"load_history": [1, "logical_expert_load"]}, "step 0 of the history must be an object, found int"),
+        (
+            {"load_history": [1, {"logical_expert_load": 1}]},
+            "step 0 of the history must be an object, found int",
+        ),
         ({"load_history": 1, "logical_expert_load": 2}, "field 'load_history' must be list"),
         ([[1, 2], [3]], "layer 1: every layer is a list of as many loads as layer 0, found 1"),
         ([[1, 2], 3], "layer 1: every layer is a list of as many loads as layer 0, found int"),

@@ -34,6 +34,7 @@ def known(trace: Trace) -> list[Workload]:
 
 @settings(max_examples=25, deadline=None)
 @example(trace=Trace(np.array([[[0, 1]], [[2, 1]]]), 3, families=("pairs",), model="heat"))
+@example(trace=Trace(np.array([[[0, 1]], [[2, 1]]]), 3, model="routed_experts"))
 @given(trace=traces())
 def test_a_workload_comes_back_from_its_document(
     trace: Trace, tmp_path_factory: pytest.TempPathFactory
