@@ -1,5 +1,6 @@
-"""Markdown tables and the numbers in them."""
+"""Markdown tables, the numbers in them and the order of their lines."""
 
+import re
 from collections.abc import Sequence
 
 NONE = "–"
@@ -23,3 +24,8 @@ def seconds(value: float | None) -> str:
     if value < 0.001:
         return "< 1 ms"
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+
+
+def numbered(name: str) -> list[tuple[str, int]]:
+    """A name to sort by: its numbers count as numbers."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]

@@ -1,13 +1,12 @@
 """The tables of FINDINGS.md: formulations, solvers, builders, symmetry and replicas, from stored rows."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp, fsum, log
 from statistics import median
 from typing import Any
 
 from benchmarks.attempts import CLOSED, PRICES
-from benchmarks.drawing import NONE, drawn, percent, seconds
+from benchmarks.drawing import NONE, drawn, numbered, percent, seconds
 from benchmarks.trials import SOLVERS
 from moeopt.bench_rows import Row
 
@@ -183,7 +182,7 @@ def agreement(rows: Sequence[Row]) -> str:
 def large(rows: Sequence[Row]) -> str:
     """A line a layer."""
     lines = []
-    for row in sorted(rows, key=lambda row: _numbered(row["case"])):
+    for row in sorted(rows, key=lambda row: numbered(row["case"])):
         found = row["found"]
         lines.append(
             [
@@ -199,11 +198,6 @@ def large(rows: Sequence[Row]) -> str:
         )
     head = ["layer", "status", "cost", "bound", "certified share", "solved", "verified", "peak memory, MiB"]
     return drawn(head, lines)
-
-
-def _numbered(name: str) -> list[tuple[str, int]]:
-    """A name to sort by: its numbers count as numbers."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def crossings(rows: Sequence[Row]) -> str:

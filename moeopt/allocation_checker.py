@@ -7,7 +7,7 @@ from typing import Any
 
 from moeopt import storage
 from moeopt.certificate import Certificate
-from moeopt.checker import Verdict, verify
+from moeopt.checker import Verdict, differing_rule, verify
 from moeopt.knapsack import split_budget
 from moeopt.placement import Placement
 from moeopt.problem import Problem
@@ -46,10 +46,10 @@ def verify_allocation(document: Mapping[str, Any], trace: Trace | Workload | Pro
     layer_ids = problem.workload.layer_ids
     if placement.layer_ids != layer_ids:
         return Verdict(False, f"layers must be distinct and ascending, found {list(placement.layer_ids)}")
-    if differing := _difference(stated, problem.fields()):
+    if differing := differing_rule(stated, problem.fields()):
         return Verdict(False, f"a rule is not known in this form: {differing}")
     if isinstance(trace, Problem):
-        if differing := _difference(stated, trace.fields()):
+        if differing := differing_rule(stated, trace.fields()):
             return Verdict(False, f"the allocation is about another problem: {differing}")
         if layer_ids != trace.workload.layer_ids:
             own = list(trace.workload.layer_ids)
@@ -121,7 +121,7 @@ def _certificate(part: object, layer: Problem, *, replicas: int) -> Certificate:
     certificate = Certificate.from_dict(dict(part))
     if certificate.layer_ids != layer.workload.layer_ids:
         raise ValueError(f"the certificate is about layers {list(certificate.layer_ids)}")
-    if differing := _difference(certificate.fields, {**layer.fields(), "replicas": replicas}):
+    if differing := differing_rule(certificate.fields, {**layer.fields(), "replicas": replicas}):
         raise ValueError(f"the certificate is about another problem: {differing}")
     verdict = verify(part, layer.workload)
     if not verdict.accepted:
@@ -157,11 +157,3 @@ def _least_so_far(costs: list[int | None]) -> list[int | None]:
         known = [one for one in (*least[-1:], cost) if one is not None]
         least.append(min(known, default=None))
     return least
-
-
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first rule in which two problems differ, with both values; empty when they agree."""
-    for name in sorted(set(found) | set(wanted)):
-        if found.get(name) != wanted.get(name):
-            return f"{name} {found.get(name)!r:.80}, here {wanted.get(name)!r:.80}"
-    return ""

@@ -206,14 +206,13 @@ def verify(certificate: Certificate | Mapping[str, Any] | PathLike, trace: Any) 
 
 def _other_rules(certificate: Certificate | Mapping[str, Any], problem: Problem) -> str:
     """The first rule in which a certificate differs from the problem, or its layers; empty when all are the same."""
+    from moeopt.checker import differing_rule
+
     fields = certificate.fields if isinstance(certificate, Certificate) else certificate.get("problem")
     if not isinstance(fields, Mapping):
         return f"the certificate must hold the problem's fields, found {fields!r:.60}"
-    mine = problem.fields()
-    for name in sorted(set(mine) | set(fields)):
-        found, wanted = fields.get(name), mine.get(name)
-        if found != wanted:
-            return f"the certificate is about another problem: {name} {found!r:.80}, here {wanted!r:.80}"
+    if differing := differing_rule(fields, problem.fields()):
+        return f"the certificate is about another problem: {differing}"
     layers, own = _layers_of(certificate), list(problem.workload.layer_ids)
     if layers != own:
         return f"the certificate is about layers {layers!s:.80}, the problem has {own!s:.80}"

@@ -63,13 +63,19 @@ def verify(certificate: Certificate | Mapping[str, Any], trace: Trace | Workload
 
 def _unproved_rules(certificate: Certificate, problem: Problem) -> str:
     """The first rule that the proofs of single layers say nothing about; empty when they are about all of them."""
-    stated, rebuilt = certificate.fields, problem.fields()
-    for name in sorted(set(stated) | set(rebuilt)):
-        if stated.get(name) != rebuilt.get(name):
-            return f"a rule is not known in this form: {name} {stated.get(name)!r:.80}, read {rebuilt.get(name)!r:.80}"
+    if differing := differing_rule(certificate.fields, problem.fields()):
+        return f"a rule is not known in this form: {differing}"
     if problem.total_replicas is not None:
         budget = f"a budget over all layers, total_replicas is {problem.total_replicas}"
         return f"proofs of single layers say nothing about {budget}: see moeopt.allocate"
+    return ""
+
+
+def differing_rule(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first rule in which the fields of two problems differ, with both values; empty when they agree."""
+    for name in sorted(set(found) | set(wanted)):
+        if found.get(name) != wanted.get(name):
+            return f"{name} {found.get(name)!r:.80}, here {wanted.get(name)!r:.80}"
     return ""
 
 

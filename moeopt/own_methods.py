@@ -97,10 +97,5 @@ def _from_file(path: Path) -> ModuleType:
 def _imported(name: str, place: str) -> ModuleType:
     try:
         return import_module(name)
-    except (
-        ImportError,
-        SyntaxError,
-        ValueError,
-        SystemExit,
-    ) as error:  # what else it raises is best read with its own traceback
+    except (ImportError, SyntaxError, ValueError, SystemExit) as error:  # others need their own traceback
         raise ValueError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error

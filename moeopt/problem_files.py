@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from moeopt import storage
 from moeopt.problem import FORMAT, Problem
@@ -37,30 +36,16 @@ def holds_problem(path: storage.PathLike) -> bool:
     if b'"%b"' % FORMAT.encode() not in content:  # others are not parsed twice
         return False
     try:
-        document = _parsed(content)
-    except ValueError:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("format") == FORMAT
 
 
 def read_problem(path: storage.PathLike) -> Problem:
     """The problem of a document; ValueError names the file, the rule broken and the value found."""
-    source = Path(path)
+    document = storage.read_json(path, kind=FORMAT)
     try:
-        if source.exists() and not source.is_file():
-            raise ValueError("a document is a regular file, found something else")
-        if (size := source.stat().st_size) > storage.LIMIT:
-            raise ValueError(f"a document may have {storage.LIMIT} bytes, found {size}")
-        document = _parsed(source.read_bytes())
-        return Problem.from_dict(storage.expect(document, kind=FORMAT))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return Problem.from_dict(document)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from error

@@ -59,7 +59,7 @@ def read_json(
             raise ValueError(f"{path}: a document is a regular file, found something else")
         if about.st_size > LIMIT:
             raise ValueError(f"{path}: a document may have {LIMIT} bytes, found {about.st_size}")
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors write a mark before UTF-8
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -78,9 +78,7 @@ class Anneal(Heuristic):
         from moeopt.annealing import Annealing, filled
 
         free = replace(problem, load_tolerance=None)
-        if (
-            problem.load_caps is not None
-        ):  # something within the tolerance: a judgement may take all the time left
+        if problem.load_caps is not None:  # something within them: a judgement may take all the time left
             yield from Eplb().search(problem, clock=clock, rng=rng, start=None)
         elif 0 < problem.replicas <= FEW * problem.workload.n_experts and (
             start is None or free.violation(start)
