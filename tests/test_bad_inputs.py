@@ -19,8 +19,8 @@ from moeopt.heuristics.coactivation import Coactivation
 from moeopt.heuristics.frequency import Frequency
 from moeopt.heuristics.gesr import SCORERS, SECONDARIES, Gesr, TacgGesr
 from moeopt.heuristics.grace import Grace
-from moeopt.heuristics.random import Random
 from moeopt.heuristics.mt_kahypar import MtKahypar
+from moeopt.heuristics.random import Random
 from moeopt.heuristics.spectral import Spectral
 from moeopt.heuristics.tacg import Tacg
 from moeopt.kmeans import clusters
