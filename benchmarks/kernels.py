@@ -35,8 +35,9 @@ class Kernel:
 
 KERNELS = (
     Kernel("cost of a partition", "token-layers", preparing.of_cost),
-    Kernel("workload by sorting", "token-layers", preparing.of_sorting),
-    Kernel("workload by hashing", "token-layers", preparing.of_hashing),
+    Kernel("workload by NumPy", "token-layers", preparing.of_numpy),
+    Kernel("workload, compiled", "token-layers", preparing.of_compiled),
+    Kernel("workload of a stream", "token-layers", preparing.of_stream),
     Kernel("swaps looked at", "swaps", preparing.of_looking),
     Kernel("swaps made", "swaps", preparing.of_exchanging),
     Kernel("contents priced", "looks", preparing.of_pricing),

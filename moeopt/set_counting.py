@@ -3,54 +3,34 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from moeopt.expert_sets import ExpertSets
-from moeopt.set_tallies import SetTally, order_of, packing
-from moeopt.trace import Trace
+from moeopt.set_tallies import SetTally, packing
 
-__all__ = ["SetCounter", "count_sets"]
+__all__ = ["SetCounter"]
 
 FIRST_SLOTS = 1 << 10
 FULL = 0.6  # of the slots: probes stay short
-
-
-def count_sets(trace: Trace) -> tuple[ExpertSets, ...]:
-    """The expert sets of every layer, those of `ExpertSets.of`, by compiled code: worth its start on large traces."""
-    family, layers = trace.family.astype(np.int16), []
-    for layer in range(trace.n_layers):
-        counter = SetCounter(
-            trace.n_experts,
-            top_k=trace.top_k,
-            families=len(trace.families),
-            limit=trace.n_tokens,
-            sampled=False,
-        )
-        counter.add(trace.experts[:, layer].astype(np.uint16), family)
-        layers.append(counter.tally().expert_sets(exact=True))
-    return tuple(layers)
 
 
 class SetCounter:
     """Counts rows of one layer as they come; `tally` is what was counted so far.
 
     At most `limit` distinct sets are counted; one more, and only a sample of at most `limit` tokens is known of them.
-    Loads are of all tokens, always. `sampled=False` keeps no sample: then more than `limit` sets are an error.
+    Loads are of all tokens, always.
     """
 
-    def __init__(
-        self, n_experts: int, *, top_k: int, families: int, limit: int, sampled: bool = True
-    ) -> None:
+    def __init__(self, n_experts: int, *, top_k: int, families: int, limit: int) -> None:
         self.bits, self.per_word, self.words = packing(n_experts, top_k)
-        self.n_experts, self.top_k, self.limit, self.sampled = n_experts, top_k, limit, sampled
+        self.n_experts, self.top_k, self.limit = n_experts, top_k, limit
         self._loads = np.zeros((n_experts, families), np.int64)
         self._table, self._counts = self._empty(FIRST_SLOTS)
-        room = min(limit, FIRST_SLOTS) if sampled else 0
+        room = min(limit, FIRST_SLOTS)
         self._sample = (
             np.empty((room, self.words), np.uint64),
             np.empty(room, np.uint8),
             np.empty(room, np.uint8),
         )
         # next row, sets, sets that fit, sampled tokens, level from which tokens are kept
-        self._state = np.array([0, 0, self._fits(), 0, 0 if sampled else 256], np.int64)
+        self._state = np.array([0, 0, self._fits(), 0, 0], np.int64)
 
     def add(
         self, rows: NDArray[np.uint16], family: NDArray[np.int16], *, salt: int = 0, first: int = 0
@@ -60,42 +40,33 @@ class SetCounter:
         `salt` names the file and `first` the number there of the first row: a token is drawn by both, in every layer
         alike. Raises ValueError naming the token whose experts are out of range or not distinct.
         """
-        from moeopt.set_kernels import DONE, SAMPLE_FULL, TABLE_FULL, count_rows
+        from moeopt.set_kernels import DONE, TABLE_FULL, count_keys, pack_rows
 
-        self._state[0] = 0
-        numbers = (self.n_experts, self.bits, self.per_word)
-        while True:
-            why = count_rows(
-                rows,
-                family,
-                (salt, first),
-                numbers,
-                self._table,
-                self._counts,
-                self._sample,
-                self._state,
-                self._loads,
+        keys = np.empty((len(rows), self.words), np.uint64)
+        at = pack_rows(rows, family, (self.n_experts, self.bits, self.per_word), keys)
+        if at >= 0:
+            raise ValueError(
+                f"token {first + at}: experts must be distinct ids below {self.n_experts}, found {rows[at].tolist()}"
             )
-            if why == DONE:
-                return
+        self._state[0], identity = 0, (salt, first)
+        why = None
+        while why != DONE:
+            table, counts, loads = self._table, self._counts, self._loads
+            why = count_keys(keys, rows, family, identity, table, counts, self._sample, self._state, loads)
             if why == TABLE_FULL:
                 self._enlarge_table()
-            elif why == SAMPLE_FULL:
+            elif why != DONE:
                 self._enlarge_sample()
-            else:
-                at = int(self._state[0])
-                raise ValueError(
-                    f"token {first + at}: experts must be distinct ids below {self.n_experts}, "
-                    f"found {rows[at].tolist()}"
-                )
 
     def tally(self) -> SetTally:
         """What was counted so far, in arrays of its own."""
+        from moeopt.set_sorting import ascending
+
         keys = counts = None
         if len(self._table):
             filled = self._table[:, 0] != np.uint64(0xFFFFFFFFFFFFFFFF)
             keys, counts = self._table[filled], self._counts[filled]
-            order = order_of(keys)
+            order, _ = ascending(keys)
             keys, counts = keys[order], counts[order]
         taken = int(self._state[3])
         keys_drawn, family, level = self._sample
@@ -125,8 +96,6 @@ class SetCounter:
         from moeopt.set_kernels import refill
 
         if self._state[1] == self.limit:
-            if not self.sampled:
-                raise ValueError(f"more than {self.limit} expert sets")
             self._table, self._counts = self._empty(0)
             return
         larger = self._empty(2 * len(self._table))

@@ -13,7 +13,7 @@ from moeopt import storage
 from moeopt.expert_sets import ExpertSets
 from moeopt.trace import Trace
 
-COMPILED = 1 << 24  # tokens x layers from which compiled counting is worth its start
+COMPILED = 1 << 22  # tokens x layers from which compiled counting is worth its start
 
 FORMAT = "moeopt-workload"
 
@@ -53,7 +53,7 @@ class Workload:
             )
         families = len(trace.families)
         if trace.n_tokens * trace.n_layers >= COMPILED:
-            from moeopt.set_counting import count_sets
+            from moeopt.set_sorting import count_sets
 
             layers = count_sets(trace)
         else:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from moeopt import workload as workloads
 from moeopt.expert_sets import ExpertSets
-from moeopt.set_counting import SetCounter, count_sets
-from moeopt.set_kernels import token_level
+from moeopt.set_counting import SetCounter
+from moeopt.set_kernels import last_draw, level_of, token_draw
 from moeopt.set_samples import Sample
+from moeopt.set_sorting import ascending, count_sets
 from moeopt.set_tallies import SetTally, packing
 from moeopt.trace import Trace
 from moeopt.workload import Workload
@@ -45,6 +46,10 @@ def counted(
         part = slice(start, start + step)
         counter.add(rows[part], family[part], salt=salt, first=first + start)
     return counter.tally()
+
+
+def levels_of(salt: int, rows: int) -> np.ndarray:
+    return np.array([level_of(np.uint64(token_draw(salt, row))) for row in range(rows)])
 
 
 def same(a: SetTally, b: SetTally) -> bool:
@@ -109,7 +114,7 @@ def test_sets_are_exact_up_to_the_limit_and_sampled_from_one_more_on() -> None:
 @given(rows=st.integers(1, 600), limit=st.integers(1, 200), salt=st.integers(0, 2**63 - 1))
 def test_the_sample_is_the_tokens_of_the_least_level_that_fits(rows: int, limit: int, salt: int) -> None:
     ids = drawn(rows)
-    levels = np.array([token_level(salt, row) for row in range(rows)])
+    levels = levels_of(salt, rows)
     tally = counted(ids, limit=limit, salt=salt)
     assert (levels >= tally.least).sum() <= limit
     assert tally.least == 0 or (levels >= tally.least - 1).sum() > limit
@@ -146,7 +151,7 @@ def test_loads_stay_exact_beyond_the_limit() -> None:
 def test_tokens_of_families_left_out_are_not_counted_and_move_no_other() -> None:
     rows, family = drawn(1000), (np.arange(1000) % 2 - 1).astype(np.int16)
     tally = counted(rows, limit=60, family=family)
-    levels = np.array([token_level(7, row) for row in range(1000)])
+    levels = levels_of(7, 1000)
     assert tally.loads.sum() == 500 * 3
     assert tally.taken == ((levels >= tally.least) & (family == 0)).sum()
 
@@ -161,14 +166,47 @@ def test_a_token_with_wrong_experts_is_named(wrong: list[int]) -> None:
         counted(rows, first=1000)
 
 
+def test_what_is_left_out_may_hold_anything() -> None:
+    rows, family = drawn(300), np.zeros(300, np.int16)
+    rows[[3, 211]], family[[3, 211]] = [[5, 1, 5], [0, 1, 65_535]], -1
+    kept = np.delete(rows, [3, 211], axis=0)
+    ones = np.ones((298, 1), np.int64)
+    tally = counted(rows, family=family)
+    assert tally.expert_sets(exact=True).digest == ExpertSets.of(kept, ones, n_experts=16).digest
+    rows[250] = [7, 7, 1]  # of the same lanes
+    with pytest.raises(ValueError, match="token 250: "):
+        counted(rows, family=family, step=300)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(0, 300),
+    words=st.integers(1, 3),
+    values=st.sampled_from([1, 2, 40, 2**33, 2**64 - 1]),
+    seed=st.integers(0, 99),
+)
+def test_packed_rows_are_sorted_as_numpy_sorts_them(rows: int, words: int, values: int, seed: int) -> None:
+    keys = np.random.default_rng(seed).integers(0, values, (rows, words), np.uint64, endpoint=True)
+    order, distinct = ascending(keys)
+    assert (order == np.lexsort(keys.T[::-1])).all()
+    assert distinct == len(np.unique(keys, axis=0))
+
+
+def test_the_last_draw_of_a_level_reaches_it_and_the_next_does_not() -> None:
+    for level in range(239):
+        last = int(last_draw(level))
+        assert level_of(np.uint64(last)) == level
+        assert level == 0 or level_of(np.uint64(last + 1)) == level - 1
+
+
 def test_levels_have_the_shares_they_promise() -> None:
     n = 100_000
-    levels = np.array([token_level(123, row) for row in range(n)])
+    levels = levels_of(123, n)
     for level in range(1, 20):
         share = (8 - level % 4) / 8 / 2 ** (level // 4)
         found = (levels >= level).mean()
         assert abs(found - share) < 5 * np.sqrt(share * (1 - share) / n)
-    other = np.array([token_level(124, row) for row in range(n)])
+    other = levels_of(124, n)
     both = ((levels >= 4) & (other >= 4)).mean()
     assert abs(both - 0.25) < 5 * np.sqrt(0.25 * 0.75 / n)
 

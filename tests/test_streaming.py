@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from moeopt.parallel import Processes
 from moeopt.recording import write_trace
-from moeopt.set_kernels import token_level
+from moeopt.set_kernels import level_of, token_draw
 from moeopt.stop import interrupt_when
 from moeopt.streamed import Streamed
 from moeopt.streaming import LEAST_SETS, _salt, stream_workload
@@ -162,7 +162,7 @@ def test_the_sample_does_not_depend_on_how_a_trace_is_cut_into_batches(trace: Tr
 
 def test_the_sampled_workload_is_that_of_the_same_tokens_in_every_layer(trace: Trace) -> None:
     found = stream_workload(trace, most_sets=200)
-    levels = np.array([token_level(_salt(0, 0), row) for row in range(trace.n_tokens)])
+    levels = np.array([level_of(np.uint64(token_draw(_salt(0, 0), row))) for row in range(trace.n_tokens)])
     chosen = trace.take(levels >= found.tallies[0].least)
     assert found.sample.taken == chosen.n_tokens <= 200
     assert found.workload.digest == Workload.from_trace(chosen).digest

@@ -20,7 +20,8 @@ from moeopt.priced_partition import LISTED
 from moeopt.problem import Problem
 from moeopt.seating import Seating
 from moeopt.semidefinite import LARGEST, TRIANGLES, Relaxation
-from moeopt.set_counting import count_sets
+from moeopt.set_counting import SetCounter
+from moeopt.set_sorting import count_sets
 from moeopt.set_tallies import packing
 from moeopt.stop import Stop
 from moeopt.trace import Trace
@@ -28,6 +29,7 @@ from moeopt.workload import Workload
 from moeopt_formulations.priced import Priced
 
 STEPS = 30  # of the relaxation before its cuts are sought
+BATCH = 1 << 14  # tokens that come at a time
 PART = 16  # of the mean cost of a content: reduced costs up to it are sought, as when a gap is closed
 FAMILIES = ("code", "math", "chat", "general")
 
@@ -133,16 +135,34 @@ def of_cost(size: Size) -> Prepared:
     return Prepared(lambda: problem.cost(placement), size.tokens * size.layers, needs)
 
 
-def of_sorting(size: Size) -> Prepared:
-    """`Workload.from_trace` as it is below its threshold for compiled code."""
+def of_numpy(size: Size) -> Prepared:
+    """`Workload.from_trace` as it is below its threshold for compiled code: NumPy alone."""
     trace = spread_trace(size, layers=size.counted)
     return Prepared(lambda: Workload.from_trace(trace), size.tokens * size.counted, _counting(trace))
 
 
-def of_hashing(size: Size) -> Prepared:
+def of_compiled(size: Size) -> Prepared:
     """The compiled counting that `Workload.from_trace` turns to for large traces."""
     trace = spread_trace(size, layers=size.counted)
     return Prepared(lambda: count_sets(trace), size.tokens * size.counted, _counting(trace))
+
+
+def of_stream(size: Size) -> Prepared:
+    """The compiled counting of tokens that come in batches, each once, of data sets of any size."""
+    trace = spread_trace(size, layers=size.counted)
+    family = trace.family.astype(np.int16)
+
+    def call() -> list[ExpertSets]:
+        layers = []
+        for layer in range(size.counted):
+            counter = SetCounter(size.experts, top_k=size.top_k, families=len(FAMILIES), limit=size.tokens)
+            for first in range(0, size.tokens, BATCH):
+                rows = trace.experts[first : first + BATCH, layer].astype(np.uint16)
+                counter.add(rows, family[first : first + BATCH], first=first)
+            layers.append(counter.tally().expert_sets(exact=True))
+        return layers
+
+    return Prepared(call, size.tokens * size.counted, _counting(trace))
 
 
 def of_looking(size: Size) -> Prepared:
