@@ -19,7 +19,8 @@ DIGIT = 11  # bits: 2,048 counters stay in the first cache, six rounds sort a wo
 def count_sets(trace: Trace) -> tuple[ExpertSets, ...]:
     """The expert sets of every layer, those of `ExpertSets.of`, by compiled code: worth its start on large traces.
 
-    Beside the sets it needs 24 bytes a token and 64-bit word of a packed set, of one layer at a time.
+    Beside the sets it needs 24 + 2 k bytes a token and 8 for each 64-bit word of a packed set, of a layer at a time.
+    Rows are not checked: a trace has checked its own.
     """
     families, family = len(trace.families), trace.family.astype(np.int16)
     bits, per_word, words = packing(trace.n_experts, trace.top_k)

@@ -137,8 +137,8 @@ class _Choice:
         words = packing(n_experts, top_k)[2]
         entry, token, row = 8 * words + 4 * families, 8 * words + 2, 4 * top_k + 8 * families
         # A set in its tally, a token of the sample and a set of the workload, of every layer; a table at its growth, or
-        # its ordered copy; one layer of the workload being made.
-        each = layers * (entry + token + row) + tables * (5 * entry + token) + 3 * row
+        # its copy with 24 bytes to order it; one layer of the workload being made.
+        each = layers * (entry + token + row) + tables * (5 * entry + 24 + token) + 3 * row
         fixed = processes * BASE + 2 * layers * n_experts * families * 8
         limit = (self.memory - fixed) // each
         if limit < LEAST_SETS:
